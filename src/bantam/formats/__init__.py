@@ -1,0 +1,1 @@
+"""File formats: read, check, write. Never imports torch."""
