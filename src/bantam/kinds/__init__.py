@@ -1,0 +1,110 @@
+"""What a model is for. One module a kind; this one holds what all kinds share, as plain data.
+
+A kind knows its prompt, which tokens are the answer, how an answer is read from probabilities and
+what it is scored by. It knows neither torch nor a runtime: both give it a `Choose` function.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from bantam.errors import BadInput
+
+Segment = tuple[str, bool]  # a piece of a prompt, and whether control tokens in it are meant
+Encode = Callable[[list[Segment]], list[int]]
+# P(candidate token | prompt) renormalised over the candidates: (prompts, candidates) -> rows
+Choose = Callable[[Sequence[list[int]], Sequence[list[int]]], list[list[float]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a packed model needs to know of its job."""
+
+    kind: str
+    name: str
+    instruction: str
+    labels: tuple[str, ...]
+    before: tuple[Segment, ...]  # the prompt around the user's text
+    after: tuple[Segment, ...]
+    answer: str  # how an answer is written, with {} for the label
+    max_text_tokens: int  # a longer text is cut at its end
+
+    def prompt(self, encode: Encode, text: str) -> list[int]:
+        """Token ids of the prompt for one text."""
+        ids = encode([(text, False)])[: self.max_text_tokens]
+        return encode(list(self.before)) + ids + encode(list(self.after))
+
+
+class Answer(NamedTuple):
+    """One place where an example is learned from: after `position`, candidate number `target`."""
+
+    position: int
+    candidates: tuple[int, ...]
+    target: int
+
+
+class Example(NamedTuple):
+    """An input and its wanted output, as token ids."""
+
+    ids: list[int]
+    answers: list[Answer]
+
+
+def to_metadata(task: Task) -> dict[str, Any]:
+    """The `bantam.*` keys of a GGUF file."""
+    return {
+        "bantam.version": 1,
+        "bantam.kind": task.kind,
+        "bantam.labels": list(task.labels),
+        "bantam.prompt": json.dumps(
+            {k: v for k, v in asdict(task).items() if k not in ("kind", "labels")},
+            ensure_ascii=False,
+        ),
+    }
+
+
+def from_metadata(metadata: Mapping[str, Any], origin: object) -> Task | None:
+    """The task in a GGUF's metadata; None when the file was not packed by Bantam.
+
+    Raises BadInput when the keys are broken or of a newer version.
+    """
+    version = metadata.get("bantam.version")
+    if version is None:
+        return None
+    if version != 1:
+        raise BadInput(
+            f"{origin}: was packed by a newer version of Bantam (format {version!r})",
+            "install the newest bantam-lm",
+        )
+    try:
+        prompt = json.loads(metadata["bantam.prompt"])
+        task = Task(
+            kind=_text(metadata["bantam.kind"]),
+            name=_text(prompt["name"]),
+            instruction=_text(prompt["instruction"]),
+            labels=tuple(_text(label) for label in metadata["bantam.labels"]),
+            before=_segments(prompt["before"]),
+            after=_segments(prompt["after"]),
+            answer=_text(prompt["answer"]),
+            max_text_tokens=int(prompt["max_text_tokens"]),
+        )
+        if task.kind != "classify" or len(set(task.labels)) < 2 or task.answer.count("{}") != 1:
+            raise ValueError(f"kind {task.kind!r} with {len(task.labels)} labels")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise BadInput(
+            f"{origin}: its bantam.* keys are broken ({error!r})", "pack the model again"
+        ) from error
+    return task
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _segments(value: object) -> tuple[Segment, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list of segments")
+    return tuple((_text(text), trusted is True) for text, trusted in value)

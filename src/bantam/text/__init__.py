@@ -1,0 +1,1 @@
+"""Labelled rows: read, cleaned, split, reported (`prepare`), and a first look (`look`)."""

@@ -1,0 +1,238 @@
+"""The command line: one thin function a command. Heavy imports wait inside the functions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bantam import __version__
+from bantam.errors import BadInput, BantamError
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object and no more.")
+PATH = click.Path(path_type=Path)
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one message with its mend."""
+    try:
+        code = bantam.main(standalone_mode=False)
+    except BantamError as error:
+        click.echo(f"bantam: {error}", err=True)
+        code = error.exit_code
+    except click.exceptions.Abort:
+        click.echo(
+            "\nstopped; what was finished is kept, the same command goes on from there", err=True
+        )
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except BrokenPipeError:  # the reader, such as `head`, had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        click.echo(f"bantam: {_disk(error)}", err=True)
+        code = 1
+    sys.exit(code or 0)
+
+
+def _disk(error: OSError) -> str:
+    import errno
+
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or 'while writing'})\n  mend: free space; the same command goes on from there"
+    return f"{error}\n  mend: look at the rights of this file and its folder"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bantam")
+@click.option("--offline", is_flag=True, help="Forbid the network.")
+def bantam(offline: bool) -> None:
+    """A recipe and your data in, the smallest language model that does your job out."""
+    if offline:
+        os.environ["BANTAM_OFFLINE"] = "1"
+
+
+@bantam.command()
+@click.argument("data", type=PATH)
+@click.option("-o", "--output", type=PATH, help="The recipe to write [default: beside DATA].")
+@click.option("--force", is_flag=True, help="Replace a recipe that is there.")
+@as_json
+def new(data: Path, output: Path | None, force: bool, json_: bool) -> None:
+    """Look at labelled DATA and write a recipe for it."""
+    from dataclasses import asdict
+
+    from bantam.runs import write_text
+    from bantam.text.look import describe, look, write_recipe
+
+    output = output or data.with_name("recipe.toml")
+    if output.exists() and not force:
+        raise BadInput(f"{output} is there already", "add --force to replace it, or -o elsewhere")
+    seen = look(data)
+    write_text(output, write_recipe(seen, output))
+    if json_:
+        _print_json({"recipe": str(output), "look": asdict(seen)})
+    else:
+        click.echo(describe(seen))
+        click.echo(f"\nwrote {output}; next: bantam check {output}")
+
+
+@bantam.command()
+@click.argument("recipe", type=PATH)
+@as_json
+def check(recipe: Path, json_: bool) -> None:
+    """Try everything that RECIPE needs; nothing is spent."""
+    from bantam.check import check
+
+    lines = check(recipe)
+    if json_:
+        _print_json({"ok": all(line["ok"] for line in lines), "checks": lines})
+    else:
+        for line in lines:
+            click.echo(
+                f"{click.style('✓', 'green') if line['ok'] else click.style('✗', 'red')} {line['what']}"
+            )
+            if not line["ok"]:
+                click.echo(f"    mend: {line['mend']}")
+    if not all(line["ok"] for line in lines):
+        sys.exit(2)
+
+
+@bantam.command()
+@click.argument("recipe", type=PATH)
+@click.option("--run", type=PATH, help="The run's folder [default: runs/NAME].")
+@click.option("--require", is_flag=True, help="Exit with 3 when the verdict is negative.")
+@as_json
+def make(recipe: Path, run: Path | None, require: bool, json_: bool) -> None:
+    """Make the model of RECIPE: tune, pack, judge, report. Goes on where it was stopped."""
+    from bantam.judge.verdict import positive
+    from bantam.pipeline import make, run_folder
+
+    verdict = make(recipe, run)
+    folder = run_folder(recipe, run)
+    if json_:
+        _print_json({"run": str(folder), "verdict": verdict})
+    else:
+        click.echo(verdict["sentence"])
+        click.echo(f"report: {folder / 'report.html'}")
+        click.echo(f'use it: bantam run {folder} "a text"')
+    if require and not positive(verdict):
+        sys.exit(3)
+
+
+@bantam.command()
+@click.argument("model")
+@click.argument("text", required=False)
+@click.option("-f", "--file", type=PATH, help="A csv, tsv, jsonl or txt of many texts.")
+@click.option("-c", "--column", default=None, help="The column of the texts [default: text].")
+@click.option("-o", "--output", type=PATH, help="Where the answers go [default: standard output].")
+@click.option("--threads", type=click.IntRange(1), default=None, help="[default: as fits]")
+@as_json
+def run(
+    model: str,
+    text: str | None,
+    file: Path | None,
+    column: str | None,
+    output: Path | None,
+    threads: int | None,
+    json_: bool,
+) -> None:
+    """Ask MODEL about TEXT, the rows of a file, or standard input (a text a line)."""
+    from bantam import use
+    from bantam.model import load
+
+    if text is not None and file is not None:
+        raise BadInput("a text and a file were given", "give one of them")
+    with load(model, threads=threads) as loaded:
+        if text is not None:
+            answer = loaded(text)
+            _print_json(use.plain(answer)) if json_ else click.echo(use.line(answer))
+        else:
+            count = use.rows(loaded, file, column, output, json_)
+            if output:
+                click.echo(f"{count} answers in {output}", err=True)
+
+
+@bantam.command()
+@click.argument("model")
+@click.option("--system", help="What the model is told first.")
+@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0))
+@click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(1))
+def chat(model: str, system: str | None, temperature: float, max_tokens: int) -> None:
+    """Talk to MODEL, any instruct GGUF. Ctrl-D or an empty line ends it."""
+    from bantam.model import load
+
+    messages = [{"role": "system", "content": system}] if system else []
+    with load(model) as loaded:
+        for said in _turns():
+            messages.append({"role": "user", "content": said})
+            reply = ""
+            try:
+                for piece in loaded.stream(
+                    messages, max_tokens=max_tokens, temperature=temperature
+                ):
+                    reply += piece
+                    click.echo(piece, nl=False)
+            except KeyboardInterrupt:  # stops the answer, not the conversation
+                click.echo(" ...", nl=False)
+            click.echo()
+            messages.append({"role": "assistant", "content": reply})
+
+
+def _turns() -> Iterator[str]:
+    """What the person says, until an empty line or the end of the input."""
+    asks = sys.stdin.isatty()
+    while True:
+        try:
+            said = input("> " if asks else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if not said:
+            return
+        yield said
+
+
+@bantam.command()
+@click.argument("what")
+@as_json
+def show(what: str, json_: bool) -> None:
+    """Show what a run or a model is, what it was made from and what it scored."""
+    from bantam.show import describe, facts
+
+    told = facts(what)
+    _print_json(told) if json_ else click.echo(describe(told))
+
+
+@bantam.command()
+@click.option("--clear", "clear_", metavar="NAME", help="Remove one source; 'all' removes all.")
+@as_json
+def cache(clear_: str | None, json_: bool) -> None:
+    """List what was fetched, or remove it."""
+    from bantam import sources
+
+    if clear_:
+        freed = sources.clear(None if clear_ == "all" else clear_)
+        _print_json({"freed_bytes": freed}) if json_ else click.echo(f"freed {freed / 1e6:.1f} MB")
+        return
+    held = sources.cached()
+    if json_:
+        _print_json(
+            [
+                {"name": e.name, "bytes": e.size, "sha256": e.sha256, "origin": e.origin}
+                for e in held
+            ]
+        )
+    for entry in held if not json_ else ():
+        click.echo(f"{entry.size / 1e6:9.1f} MB  {entry.name}  {entry.origin}")
+
+
+def _print_json(data: Any) -> None:
+    click.echo(json.dumps(data, ensure_ascii=False, indent=2, default=str))

@@ -1,0 +1,296 @@
+"""llama.cpp in a process of its own: `python -m bantam.engine.llama_cpp SETTINGS`.
+
+SETTINGS is a JSON object. Requests come as JSON lines on standard input, each with an `id` and an
+`op`; replies go as JSON lines to standard output and bear the id: any number of `{"id", "piece"}`,
+then one `{"id", "result"}` or `{"id", "error"}`. Reply 0 says that the model is loaded.
+
+When standard input ends, the parent is gone, and so is this process. It imports little, because
+its start is part of every single prediction.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import string
+import sys
+import threading
+from collections.abc import Callable, Set
+from pathlib import Path
+from typing import Any
+
+Request = dict[str, Any]
+
+# Added to the candidates' logits, so that they are the top k whatever the model thinks of them.
+# No larger: a float32 of this size still holds a logit to 1e-5.
+BIAS = 200.0
+
+# See `choose`: how far an anchor is lifted above the candidates.
+ANCHOR_LIFTS = (40.0, 60.0, 80.0)
+
+
+class Refused(Exception):
+    """The model cannot do what was asked; the text says why."""
+
+
+class Model:
+    """xllamacpp's server, asked directly but for the tokenizer, which it offers over HTTP only."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        import xllamacpp
+
+        # Locks out whoever else can reach the socket, which matters where it is a loopback port.
+        self.key = os.urandom(16).hex()
+        self.server = xllamacpp.Server(_parameters(xllamacpp, settings, self.key))
+        self.version: str = xllamacpp.__version__
+
+    def complete(self, **request: Any) -> list[dict[str, Any]]:
+        """One choice for each of `request["prompt"]`, in order."""
+        reply = self.server.handle_completions(request)
+        if "error" in reply:
+            raise Refused(reply["error"]["message"])
+        return sorted(reply["choices"], key=lambda choice: int(choice["index"]))
+
+    def http(self, method: str, path: str, body: Any = None) -> Any:
+        scheme, _, address = self.server.listening_address.partition("://")
+        connection = http.client.HTTPConnection(address if scheme == "http" else "localhost")
+        if scheme == "unix":
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(address)
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        try:
+            connection.request(method, path, json.dumps(body), headers)
+            reply = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        if "error" in reply:
+            raise Refused(reply["error"]["message"])
+        return reply
+
+    def info(self) -> dict[str, Any]:
+        meta = self.http("GET", "/v1/models")["data"][0]["meta"]
+        return {
+            "runtime": "llama.cpp",
+            "version": f"xllamacpp {self.version}",
+            "context": meta["n_ctx"],
+            "vocabulary": meta["n_vocab"],
+            "parameters": meta["n_params"],
+            "width": meta["n_embd"],
+            "bytes": meta["size"],
+        }
+
+
+def _parameters(xllamacpp: Any, settings: dict[str, Any], key: str) -> Any:
+    params = xllamacpp.CommonParams()
+    params.model.path = settings["model"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
+    params.n_parallel = settings["parallel"]
+    # Not unified: every slot owns its part, so no request can fail for want of another's memory.
+    params.kv_unified = False
+    params.n_ctx = settings["context"] * settings["parallel"]
+    if settings["embeddings"]:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
+        # A prompt whose embedding is wanted must go through in one batch.
+        params.n_batch = params.n_ubatch = max(512, settings["context"])
+    params.verbosity = 1  # errors
+    params.fit_params = False  # reads the whole file once more to guess at GPU layers: 0.15 s
+    params.warmup = False  # would cost a request's time, and single predictions make one request
+    params.cache_ram_mib = 0  # no second prompt cache beside the slots' own
+    # Templates are ours to render: the one in the file, which may be hostile, is never parsed.
+    params.chat_template = "chatml"
+    params.offline = True
+    params.ui = params.endpoint_slots = False
+    params.n_threads_http = 1
+    params.api_keys = [key]
+    if settings["socket"]:
+        params.hostnames = [settings["socket"]]
+    return params
+
+
+def choose(model: Model, request: Request) -> list[list[float]]:
+    prompts, ids = request["prompts"], request["candidates"]
+    rows = _probabilities(model, prompts, ids, {})
+    # llama.cpp reports nothing for a sampled token that is only part of a character. Then an
+    # anchor, any token that is text, is lifted above the candidates so that it is sampled instead.
+    for lift in ANCHOR_LIFTS:
+        left = [place for place, row in enumerate(rows) if row is None]
+        if not left:
+            break
+        anchor = {_anchor(model, ids): BIAS + lift}
+        again = _probabilities(model, [prompts[place] for place in left], ids, anchor)
+        for place, row in zip(left, again, strict=True):
+            rows[place] = row
+    done = [row for row in rows if row is not None]
+    if len(done) < len(rows):
+        raise Refused("it gave no probabilities for the candidates")
+    return done
+
+
+def _probabilities(
+    model: Model, prompts: list[list[int]], ids: list[int], anchor: dict[int, float]
+) -> list[list[float] | None]:
+    """The candidates' probabilities for each prompt, None where llama.cpp reports none."""
+    bias = dict.fromkeys(ids, BIAS) | anchor
+    choices = model.complete(
+        prompt=prompts,
+        n_predict=1,
+        samplers=["top_k"],  # nothing else touches the logits, and only these few are sorted
+        top_k=len(bias),
+        n_probs=len(bias),
+        logit_bias=list(bias.items()),
+        post_sampling_probs=True,
+        cache_prompt=True,
+        seed=0,
+    )
+    return [_row(choice, ids, bias.keys()) for choice in choices]
+
+
+def _row(choice: dict[str, Any], ids: list[int], expected: Set[int]) -> list[float] | None:
+    if not choice["logprobs"] or not choice["logprobs"]["content"]:
+        return None
+    # Zeros are left out of the list, NaN is null.
+    found = {top["id"]: top["prob"] for top in choice["logprobs"]["content"][0]["top_probs"]}
+    values = [found.get(candidate, 0.0) for candidate in ids]
+    if None in values or not found.keys() <= expected or not sum(values) > 0:
+        raise Refused("its logits are not numbers or too far apart: the weights are broken")
+    total = sum(values)
+    return [value / total for value in values]
+
+
+def _anchor(model: Model, ids: list[int]) -> int:
+    """A token of plain text that is no candidate."""
+    text = " ".join(string.ascii_letters + string.digits + string.punctuation)
+    plain: list[int] = tokenize(model, {"text": text, "special": False})
+    return next(token for token in plain if token not in ids)
+
+
+def generate(
+    model: Model, request: Request, say: Callable[[str], None], cancelled: threading.Event
+) -> None:
+    greedy = request["temperature"] <= 0
+    ends = set(request["end_ids"])
+    refusal: list[str] = []
+
+    def on_chunk(chunk: dict[str, Any]) -> bool:
+        """Takes one piece; True stops llama.cpp."""
+        if "error" in chunk:
+            refusal.append(chunk["error"]["message"])
+            return True
+        choice = chunk["choices"][0]
+        sampled = (choice["logprobs"] or {}).get("content") or []
+        if cancelled.is_set() or any(token["id"] in ends for token in sampled):
+            return True
+        if choice["text"]:
+            say(choice["text"])
+        return False
+
+    model.server.handle_completions(
+        {
+            "prompt": request["prompt"],
+            "n_predict": request["max_tokens"],
+            "stream": True,
+            "samplers": ["top_k"] if greedy else ["temperature", "top_p"],
+            "top_k": 1,
+            "temperature": 1.0 if greedy else request["temperature"],
+            "top_p": request["top_p"],
+            "stop": request["stop"],
+            "seed": -1 if request["seed"] is None else request["seed"],
+            # The ids of what was sampled are only told together with probabilities.
+            **({"n_probs": 1, "post_sampling_probs": True} if ends else {}),
+            "cache_prompt": True,
+        },
+        on_chunk,
+    )
+    if refusal:
+        raise Refused(refusal[0])
+
+
+def embed(model: Model, request: Request) -> list[list[float]]:
+    reply = model.server.handle_embeddings({"input": request["prompts"], "embd_normalize": -1})
+    if "error" in reply:
+        raise Refused(reply["error"]["message"])
+    rows = sorted(reply["data"], key=lambda row: int(row["index"]))
+    return [row["embedding"] for row in rows]
+
+
+def tokenize(model: Model, request: Request) -> Any:
+    body = {
+        "content": request["text"],
+        "parse_special": request["special"],
+        "add_special": False,
+    }
+    return model.http("POST", "/tokenize", body)["tokens"]
+
+
+def detokenize(model: Model, request: Request) -> Any:
+    return model.http("POST", "/detokenize", {"tokens": request["ids"]})["content"]
+
+
+ANSWERS = {"choose": choose, "embed": embed, "tokenize": tokenize, "detokenize": detokenize}
+
+
+def main() -> None:
+    # Ctrl-C goes to every process of the terminal: the parent decides what becomes of this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Idle threads must sleep: when they spin, two threads on a busy machine are ten times slower
+    # than one. Read when xllamacpp loads OpenMP.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Only replies go to the real standard output; whatever native code prints goes to the log.
+    replies = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
+    writing = threading.Lock()
+
+    def reply(number: int, **what: Any) -> None:
+        line = json.dumps({"id": number, **what})
+        with writing:
+            replies.write(line + "\n")
+            replies.flush()
+
+    settings = json.loads(sys.argv[1])
+    try:
+        model = Model(settings)
+        # llama.cpp has put its own handlers in place, which end its loop but not the process.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        reply(0, result=model.info())
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    running: dict[int, threading.Event] = {}
+
+    def answer(request: Request, cancelled: threading.Event) -> None:
+        number = request["id"]
+        try:
+            if request["op"] == "generate":
+                generate(model, request, lambda piece: reply(number, piece=piece), cancelled)
+                result = None
+            else:
+                result = ANSWERS[request["op"]](model, request)
+        except Exception as error:
+            reply(number, error=str(error) or type(error).__name__)
+        else:
+            reply(number, result=result)
+        finally:
+            del running[number]
+
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        if request["op"] == "cancel":
+            running.get(request["id"], threading.Event()).set()
+        else:
+            cancelled = running[request["id"]] = threading.Event()
+            threading.Thread(target=answer, args=(request, cancelled)).start()
+
+    if settings["socket"]:
+        shutil.rmtree(Path(settings["socket"]).parent, ignore_errors=True)
+    os._exit(0)  # at once: a thread may be deep in native code
+
+
+if __name__ == "__main__":
+    main()

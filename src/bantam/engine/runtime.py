@@ -1,0 +1,292 @@
+"""The parent's side of llama.cpp: starts the child, asks it, and says how it died."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import IO, Any, Self
+
+import psutil
+
+from bantam.engine import Info
+from bantam.errors import BadInput, JobFailed
+
+Reply = dict[str, Any]
+Waiting = dict[int, "SimpleQueue[Reply | None]"]  # None: the child has died
+
+LOG_LINES = 20
+MAX_SOCKET_PATH = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
+
+
+def default_threads() -> int:
+    """Physical cores, at most 4: beyond that small models gain nothing."""
+    return min(psutil.cpu_count(logical=False) or 1, 4)
+
+
+class LlamaCpp:
+    """A GGUF model in llama.cpp in a child process. See `bantam.engine.Runtime`."""
+
+    def __init__(
+        self, model: Path, *, threads: int | None, context: int, parallel: int, embeddings: bool
+    ) -> None:
+        if not model.is_file():
+            raise BadInput(f"{model} is no file", "name a .gguf file")
+        self._name = model.name
+        folder = tempfile.mkdtemp(prefix="bantam-")
+        settings = {
+            "model": str(model.absolute()),
+            "threads": threads or default_threads(),
+            "context": context,
+            "parallel": parallel,
+            "embeddings": embeddings,
+            "socket": _socket_path(folder),
+        }
+        # -P: a json.py in the user's folder is not imported in place of the real one.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "bantam.engine.llama_cpp", json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._stop = weakref.finalize(self, _stop, self._process, folder)
+        self._numbers = itertools.count(1)
+        self._writing = threading.Lock()
+        ready = _Question(0, SimpleQueue())
+        self._waiting: Waiting = {0: ready.replies}
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        # The threads know the pipes, not self, so that a forgotten runtime can be collected.
+        _thread(_read_replies, self._process.stdout, self._waiting)
+        self._logging = _thread(_read_log, self._process.stderr, self._log)
+        try:
+            self.info = Info(**self._next(ready)["result"])
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        return _peak_memory(self._process.pid)
+
+    def choose(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        if len(prompts) != len(candidates):
+            raise ValueError(f"{len(prompts)} prompts but {len(candidates)} lists of candidates")
+        self._check(prompts)
+        # One request for each set of candidates, as the bias goes with the request.
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, ids in enumerate(candidates):
+            groups.setdefault(tuple(ids), []).append(place)
+        for ids in groups:
+            self._check_ids(ids)
+            if not ids:
+                raise ValueError("a prompt has no candidates")
+            if len(set(ids)) < len(ids):
+                raise ValueError("a candidate is given twice")
+        asked = [
+            (places, self._ask("choose", prompts=[prompts[p] for p in places], candidates=ids))
+            for ids, places in groups.items()
+        ]
+        rows: dict[int, list[float]] = {}
+        for places, question in asked:
+            rows.update(zip(places, self._next(question)["result"], strict=True))
+        return [rows[place] for place in range(len(prompts))]
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        end_ids: Sequence[int] = (),
+    ) -> Iterator[str]:
+        self._check([prompt])
+        if max_tokens < 1:
+            raise ValueError("max_tokens must be at least 1")
+        request = {
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "stop": stop,
+            "seed": seed,
+            "end_ids": end_ids,
+        }
+        return self._pieces(request)
+
+    def _pieces(self, request: dict[str, Any]) -> Iterator[str]:
+        question = self._ask("generate", **request)
+        try:
+            while "piece" in (reply := self._next(question)):
+                yield reply["piece"]
+        finally:
+            if question.number in self._waiting:
+                self._write({"op": "cancel", "id": question.number})
+
+    def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        if not prompts:
+            return []
+        self._check(prompts)
+        states: list[list[float]] = self._answer("embed", prompts=prompts)
+        return states
+
+    def tokenize(self, text: str, special: bool) -> list[int]:
+        ids: list[int] = self._answer("tokenize", text=text, special=special)
+        return ids
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        self._check_ids(ids)
+        text: str = self._answer("detokenize", ids=ids)
+        return text
+
+    def close(self) -> None:
+        """End the child and wait for it. More than once does no harm."""
+        self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check(self, prompts: Sequence[Sequence[int]]) -> None:
+        room = self.info.context - 1
+        for place, prompt in enumerate(prompts, 1):
+            if not prompt:
+                raise ValueError(f"prompt {place} is empty")
+            if len(prompt) > room:
+                raise BadInput(
+                    f"prompt {place} has {len(prompt)} tokens, but there is room for {room}",
+                    "shorten the text, or start the runtime with a larger context",
+                )
+            self._check_ids(prompt)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if ids and not 0 <= min(ids) <= max(ids) < self.info.vocabulary:
+            raise ValueError(f"a token id is not below {self.info.vocabulary}, or negative")
+
+    def _ask(self, op: str, **request: Any) -> _Question:
+        question = _Question(next(self._numbers), SimpleQueue())
+        self._waiting[question.number] = question.replies
+        self._write({"op": op, "id": question.number, **request})
+        return question
+
+    def _write(self, request: dict[str, Any]) -> None:
+        line = json.dumps(request).encode() + b"\n"
+        assert self._process.stdin
+        try:
+            with self._writing:
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+        except (OSError, ValueError):  # the pipe is broken, or closed on this side
+            raise self._death() from None
+
+    def _next(self, question: _Question) -> Reply:
+        reply = question.replies.get()
+        if reply is None:
+            raise self._death()
+        if "error" in reply:
+            raise JobFailed(
+                f"{self._name}: the runtime refused: {reply['error']}",
+                "the file may be broken: make it again",
+            )
+        return reply
+
+    def _answer(self, op: str, **request: Any) -> Any:
+        return self._next(self._ask(op, **request))["result"]
+
+    def _death(self) -> JobFailed:
+        if not self._stop.alive:
+            return JobFailed(f"{self._name}: the runtime was closed", "start it again")
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.close()
+            return JobFailed(f"{self._name}: the runtime stopped answering", "start it again")
+        self._logging.join(timeout=1)
+        how = f"of {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
+        mend = (
+            "the system may be out of memory: use a smaller model, context or number in parallel"
+            if code == -signal.SIGKILL
+            else "the file or the runtime may be broken: make the file again"
+        )
+        return JobFailed("\n".join([f"{self._name}: the runtime died {how}", *self._log]), mend)
+
+
+@dataclass(frozen=True)
+class _Question:
+    number: int
+    replies: SimpleQueue[Reply | None]  # None: the child has died
+
+
+def _thread(target: Callable[..., None], *args: Any) -> threading.Thread:
+    thread = threading.Thread(target=target, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
+def _read_replies(replies: IO[bytes], waiting: Waiting) -> None:
+    """Hand every reply to whoever waits for it; when the child is gone, tell them all."""
+    try:
+        with replies:
+            for line in replies:
+                reply = json.loads(line)
+                number = reply["id"]
+                queue = waiting[number] if "piece" in reply else waiting.pop(number)
+                queue.put(reply)
+    finally:
+        for queue in list(waiting.values()):
+            queue.put(None)
+
+
+def _read_log(log: IO[bytes], lines: deque[str]) -> None:
+    with log:
+        lines.extend(line.decode(errors="replace").rstrip() for line in log)
+
+
+def _stop(process: subprocess.Popen[bytes], folder: str) -> None:
+    process.kill()  # it has nothing to save
+    process.wait()
+    if process.stdin:
+        with suppress(OSError):
+            process.stdin.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _socket_path(folder: str) -> str | None:
+    """Where the child's server listens; None where it has to take a loopback port."""
+    path = str(Path(folder, "llama.sock"))
+    fits = len(path.encode()) <= MAX_SOCKET_PATH
+    return path if hasattr(socket, "AF_UNIX") and fits else None
+
+
+def _peak_memory(pid: int) -> int:
+    if sys.platform == "linux":
+        # Not getrusage: after a fork that would count the parent's memory too.
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    memory = psutil.Process(pid).memory_info()
+    return int(getattr(memory, "peak_wset", memory.rss))

@@ -1,0 +1,69 @@
+"""The model card: README.md of a run, from the same plain data as the report."""
+
+from typing import Any
+
+
+def card(run: dict[str, Any]) -> str:
+    """Markdown with data, base, licences, scores and limits of use; what is missing is left out."""
+    verdict, lock = run.get("verdict") or {}, run.get("lock") or {}
+    text, plan = run.get("text") or {}, run.get("plan") or {}
+    lines = [f"# {verdict.get('task', run['name'])}", ""]
+    if verdict:
+        lines += [verdict["sentence"], "", *_scores(verdict), ""]
+    lines += ["## Use", "", "```", f'bantam run {run["name"]} "a text"', "```", ""]
+    if sources := lock.get("sources"):
+        lines += [
+            "## Made from",
+            "",
+            "| source | what was taken | licence | sha256 |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {_cell(name)} | {_cell(s['origin'])} | {_cell(s['licence'] or 'not stated')} "
+            f"| `{s['sha256'][:16]}` |"
+            for name, s in sources.items()
+        ]
+        lines.append("")
+    if plan:
+        lines += [
+            f"Tuned by {plan['method']} for {plan['steps']} steps of {plan['batch_size']} examples, "
+            f"seed {plan['seed']}.",
+            "",
+        ]
+    lines += [
+        "## Limits",
+        "",
+        f"The scores hold for texts like those of the {verdict.get('test_rows', '')} test rows, "
+        "which were held out and scored once. The model answers every text with one of its labels, "
+        "also a text that has nothing to do with them.",
+        "",
+    ]
+    lines += [f"- {_cell(warning)}" for warning in text.get("warnings", [])]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _scores(verdict: dict[str, Any]) -> list[str]:
+    rows = [
+        "| model | accuracy | 95% interval | p50 ms | MB | against it |",
+        "|---|---|---|---|---|---|",
+    ]
+    for system in (verdict["model"], *verdict["rivals"]):
+        latency, size = system["latency_p50_ms"], system["bytes"]
+        against = (
+            f"{system['outcome']}, {system['difference']:+.3f} "
+            f"[{system['difference_low']:+.3f}, {system['difference_high']:+.3f}]"
+            if "outcome" in system
+            else ""
+        )
+        rows.append(
+            f"| {_cell(system['name'])} | {system['score']:.3f} "
+            f"| {system['score_low']:.3f} to {system['score_high']:.3f} "
+            f"| {'' if latency is None else f'{latency:.1f}'} "
+            f"| {'' if size is None else f'{size / 1e6:.1f}'} | {against} |"
+        )
+    return rows
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of a table's cell."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")

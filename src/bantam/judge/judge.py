@@ -1,0 +1,236 @@
+"""The judge: the packed file against its rivals on the test rows, scored once.
+
+Every choice (a rival's settings, a prompt, a calibration) is made on validation rows before. All are
+measured alike: the test rows in batches for items per second, then one at a time on one thread, in
+a fresh process, for latency and memory.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from bantam import kinds, recipe, runs
+from bantam.judge import language, linear
+from bantam.judge.verdict import OURS, verdict
+from bantam.model import Model
+
+BATCH = 64
+LATENCY_ROWS = 100
+PARALLEL, CONTEXT = 8, 2048  # prompts worked on together; tokens that a few-shot prompt may take
+WARM_UP = 3  # requests that are not timed: the prompt's fixed beginning is not yet cached
+
+Predict = Callable[[Sequence[str]], NDArray[np.float64]]  # texts to probabilities [rows, labels]
+States = Callable[[Sequence[str]], NDArray[np.float32]]  # texts to the base's states [rows, width]
+Advance = Callable[[str, int, int], None]  # what is being judged, rows done, rows in all
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The splits as the judge needs them."""
+
+    train: pl.DataFrame
+    val: pl.DataFrame
+    test: pl.DataFrame
+
+    def texts(self, split: str) -> list[str]:
+        return getattr(self, split)["input"].to_list()  # type: ignore[no-any-return]
+
+    def labels(self, split: str) -> list[str]:
+        return getattr(self, split)["output"].to_list()  # type: ignore[no-any-return]
+
+
+@dataclass
+class Judged:
+    """One model's answers on the test rows and what they took."""
+
+    probabilities: NDArray[np.float64]
+    latencies: dict[int, float]  # ms by test row
+    system: dict[str, Any] = field(default_factory=dict)
+
+
+def judge(
+    folder: Path,
+    made: recipe.Recipe,
+    packed: Path,
+    base: Path,
+    others: dict[str, Path],
+    rows: Rows,
+    states: States,
+    data: dict[str, Any],
+    advance: Advance,
+) -> dict[str, Any]:
+    """Write predictions.parquet and verdict.json into `folder` and return the verdict.
+
+    `others` are rival models by their name in the recipe; `states` is asked only for the linear
+    probe. `data` goes into the verdict as it is.
+    """
+    judged = {OURS: _packed(packed, rows, advance)}
+    task = Model(packed).asked()
+    for name in made.judge.rivals:
+        if name in ("majority", "tfidf", "linear-probe"):
+            judged[name] = _simple(name, task, rows, states, advance)
+        elif name == "base":
+            judged[name] = _language(name, base, task, ("zero",), made.judge.shots, rows, advance)
+        elif name == "base-few-shot":
+            judged[name] = _language(name, base, task, ("few",), made.judge.shots, rows, advance)
+        else:
+            path, ways = others[name], ("zero", "few")
+            judged[name] = _language(name, path, task, ways, made.judge.shots, rows, advance)
+    predictions = pl.concat(
+        _frame(name, found, task.labels, rows) for name, found in judged.items()
+    )
+    predictions.write_parquet(folder / "predictions.parquet")
+    choices = {name: found.system.pop("choice", None) for name, found in judged.items()}
+    runs.write_json(folder / "choices.json", choices)
+    result = verdict(
+        task.name,
+        task.kind,
+        "accuracy",
+        predictions,
+        task.labels,
+        {name: found.system for name, found in judged.items()},
+        made.limits.model_dump(),
+        data,
+        seed=made.data.seed,
+    )
+    runs.write_json(folder / "verdict.json", result)
+    return result
+
+
+def _packed(path: Path, rows: Rows, advance: Advance) -> Judged:
+    def predict(model: Model) -> Predict:
+        return lambda texts: np.array([list(a.probabilities.values()) for a in model.batch(texts)])
+
+    return _models(OURS, path, predict, rows, advance, {})
+
+
+def _language(
+    name: str,
+    path: Path,
+    task: kinds.Task,
+    ways: Sequence[str],  # "zero" and "few" shots: which prompts are tried
+    shots: int,
+    rows: Rows,
+    advance: Advance,
+) -> Judged:
+    with Model(path, parallel=PARALLEL, context=CONTEXT) as model:
+        prompts = language.zero_shot(model, task) if "zero" in ways else {}
+        if "few" in ways:
+            prompts |= language.few_shot(task, rows.texts("train"), rows.labels("train"), shots)
+        tries = len(prompts) * min(language.MOST_ROWS, rows.val.height)
+        done = 0
+
+        def tried(count: int) -> None:
+            nonlocal done
+            done += count
+            advance(f"{name}: choosing a prompt", done, tries)
+
+        asked = language.choose_prompt(model, prompts, rows.texts("val"), rows.labels("val"), tried)
+    choice = {"prompt": asked.name, "calibrated": asked.prior is not None}
+    choice["validation_score"] = asked.validation_score
+
+    def predict(model: Model) -> Predict:
+        return lambda texts: language.ask(model, asked, texts)
+
+    return _models(name, path, predict, rows, advance, choice)
+
+
+def _models(
+    name: str,
+    path: Path,
+    predict: Callable[[Model], Predict],
+    rows: Rows,
+    advance: Advance,
+    choice: dict[str, Any],
+) -> Judged:
+    """Score a model file on all test rows, then time it on one thread in a fresh process."""
+    with Model(path, parallel=PARALLEL, context=CONTEXT) as model:
+        found = _score(name, predict(model), rows, advance)
+    with Model(path, threads=1, context=CONTEXT) as model:
+        found.latencies = _latencies(name, predict(model), rows.texts("test"), advance)
+        memory = model.runtime.peak_memory_bytes
+    size, digest = path.stat().st_size, runs.file_sha256(path)
+    found.system |= {"file": path.name, "sha256": digest, "bytes": size, "choice": choice}
+    found.system |= {"peak_memory_bytes": memory} | _quantiles(found.latencies)
+    return found
+
+
+def _simple(name: str, task: kinds.Task, rows: Rows, states: States, advance: Advance) -> Judged:
+    """A rival that is no language model, or only the base's states."""
+    labels = rows.labels("train"), rows.labels("val"), task.labels
+    if name == "majority":
+        fitted = linear.majority(*labels)
+        predict: Predict = fitted.predict
+    elif name == "tfidf":
+        train, val = rows.texts("train"), rows.texts("val")
+        fitted = linear.tfidf(train, labels[0], val, labels[1], labels[2], seed=0)
+        predict = fitted.predict
+    else:
+        fitted = linear.probe(
+            states(rows.texts("train")), labels[0], states(rows.texts("val")), labels[1], labels[2]
+        )
+
+        def predict(texts: Sequence[str]) -> NDArray[np.float64]:
+            return fitted.predict(states(texts))
+
+    found = _score(name, predict, rows, advance)
+    found.latencies = _latencies(name, predict, rows.texts("test"), advance)
+    choice = fitted.choice | {"validation_score": fitted.validation_score}
+    found.system |= {"bytes": fitted.bytes, "choice": choice} | _quantiles(found.latencies)
+    return found
+
+
+def _score(name: str, predict: Predict, rows: Rows, advance: Advance) -> Judged:
+    texts = rows.texts("test")
+    predict(texts[:1])  # start the runtime outside the measurement
+    began, parts = time.perf_counter(), []
+    for start in range(0, len(texts), BATCH):
+        parts.append(predict(texts[start : start + BATCH]))
+        advance(name, min(start + BATCH, len(texts)), len(texts))
+    seconds = time.perf_counter() - began
+    return Judged(np.concatenate(parts), {}, {"items_per_second": len(texts) / seconds})
+
+
+def _latencies(
+    name: str, predict: Predict, texts: Sequence[str], advance: Advance
+) -> dict[int, float]:
+    """Milliseconds a request for rows spread evenly over the test rows."""
+    places = np.linspace(0, len(texts) - 1, min(LATENCY_ROWS, len(texts))).astype(int).tolist()
+    for place in places[:WARM_UP]:
+        predict([texts[place]])
+    taken = {}
+    for count, place in enumerate(places, 1):
+        began = time.perf_counter()
+        predict([texts[place]])
+        taken[place] = (time.perf_counter() - began) * 1000
+        if count % 10 == 0:
+            advance(f"{name}: one at a time", count, len(places))
+    return taken
+
+
+def _quantiles(latencies: dict[int, float]) -> dict[str, float]:
+    p50, p95 = np.percentile(list(latencies.values()), [50, 95])
+    return {"latency_p50_ms": float(p50), "latency_p95_ms": float(p95)}
+
+
+def _frame(name: str, found: Judged, labels: Sequence[str], rows: Rows) -> pl.DataFrame:
+    best = found.probabilities.argmax(axis=1)
+    return rows.test.select(
+        pl.lit(name).alias("model"),
+        "id",
+        "group",
+        pl.col("output").alias("expected"),
+        pl.Series("answer", [labels[i] for i in best]),
+        pl.Series("probabilities", found.probabilities.tolist(), dtype=pl.List(pl.Float64)),
+        pl.Series(
+            "latency_ms",
+            [found.latencies.get(i) for i in range(rows.test.height)],
+            dtype=pl.Float64,
+        ),
+    )

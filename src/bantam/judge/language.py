@@ -1,0 +1,141 @@
+"""The language-model rivals: any model asked the task as someone who knows prompts would ask it.
+
+Each is given several prompts (plain, with the labels named, in its own chat form; with and without
+examples) and each with and without calibration (Zhao et al. 2021, arXiv 2102.09690, with the mean
+over validation texts in place of content-free ones). What does best on validation is kept.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bantam import kinds
+from bantam.formats import chat
+from bantam.judge.metrics import log_loss
+from bantam.kinds import classify
+from bantam.model import Model
+
+MARK = "\ue000"  # stands for the text while a prompt is written
+MOST_ROWS = 200  # of validation that a choice of prompt costs
+LONGEST = 400  # characters of a shot
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The prompt that suits a model best, and the leaning [labels] to calibrate away, if any."""
+
+    name: str
+    task: kinds.Task
+    prior: NDArray[np.float64] | None
+    validation_score: float
+
+
+def choose_prompt(
+    model: Model,
+    prompts: dict[str, kinds.Task],
+    val_texts: Sequence[str],
+    val_labels: Sequence[str],
+    progress: Callable[[int], None],
+) -> Asked:
+    """Try each prompt on (the first of) the validation rows and keep the best.
+
+    `progress` is told how many rows were asked.
+    """
+    texts, labels = val_texts[:MOST_ROWS], val_labels[:MOST_ROWS]
+    tried: list[tuple[float, Asked]] = []
+    for name, task in prompts.items():
+        expected = np.array([task.labels.index(label) for label in labels])
+        plain = ask(model, Asked(name, task, None, 0.0), texts)
+        progress(len(texts))
+        for prior in (None, plain.mean(axis=0)):
+            shares = plain if prior is None else _calibrated(plain, prior)
+            score = float((shares.argmax(axis=1) == expected).mean())
+            tried.append((log_loss(expected, shares), Asked(name, task, prior, score)))
+    return max(tried, key=lambda found: (found[1].validation_score, -found[0]))[1]
+
+
+def ask(model: Model, asked: Asked, texts: Sequence[str]) -> NDArray[np.float64]:
+    """Probabilities [rows, labels] for the texts."""
+    tree = classify.label_tree(asked.task, model.encode, model.end)
+    prompts = [model.prompt(asked.task, text) for text in texts]
+    rows = np.array(classify.probabilities(model.runtime.choose, tree, prompts))
+    return rows if asked.prior is None else _calibrated(rows, asked.prior)
+
+
+def zero_shot(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:
+    """Prompts without examples."""
+    return {"plain": task, "labels named": _named(task)} | _chat(model, _named(task))
+
+
+def few_shot(
+    task: kinds.Task, texts: Sequence[str], labels: Sequence[str], shots: int
+) -> dict[str, kinds.Task]:
+    """Prompts with examples, as many of each label as of the others, drawn twice."""
+    prompts = {}
+    for draw in range(2):
+        shown = _draw(texts, labels, task.labels, shots, draw)
+        examples: list[kinds.Segment] = []
+        for text, label in shown:
+            body = "".join(part for part, _ in task.after)
+            examples.append((f"Text: {text[:LONGEST]}{body}{task.answer.format(label)}\n\n", False))
+        head = (_instruction(task) + "\n\n", False)
+        prompts[f"{len(shown)} examples, draw {draw + 1}"] = replace(
+            task, before=(head, *examples, ("Text: ", False))
+        )
+    return prompts
+
+
+def _draw(
+    texts: Sequence[str], labels: Sequence[str], wanted: Sequence[str], shots: int, seed: int
+) -> list[tuple[str, str]]:
+    """`shots` examples, in turns of one a label, shuffled."""
+    chance = random.Random(seed)  # noqa: S311
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for text, label in zip(texts, labels, strict=True):
+        by_label[label].append(text)
+    for held in by_label.values():
+        chance.shuffle(held)
+    turns = [
+        (by_label[w][turn], w) for turn in range(shots) for w in wanted if turn < len(by_label[w])
+    ]
+    shown = turns[:shots]
+    chance.shuffle(shown)
+    return shown
+
+
+def _instruction(task: kinds.Task) -> str:
+    """The instruction with the labels named, as many as a prompt can bear."""
+    names = ", ".join(task.labels[:40])
+    return f"{task.instruction.strip() or 'Label this text.'} Answer with one of: {names}."
+
+
+def _named(task: kinds.Task) -> kinds.Task:
+    return replace(task, before=((f"{_instruction(task)}\n\nText: ", False),))
+
+
+def _chat(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:
+    """The prompt in the model's own chat form; none when it has no chat template."""
+    template = model.file.metadata.get("tokenizer.chat_template")
+    if not isinstance(template, str):
+        return {}
+    content = "".join(text for text, _ in task.before) + MARK
+    segments = chat.render(template, [{"role": "user", "content": content}])
+    before: list[kinds.Segment] = []
+    after: list[kinds.Segment] = []
+    for text, trusted in segments:
+        left, mark, right = text.partition(MARK)
+        (after if after else before).append((left, trusted))
+        if mark:
+            after.append((right, trusted))
+    return {"chat": replace(task, before=tuple(before), after=tuple(after), answer="{}")}
+
+
+def _calibrated(rows: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities divided by the model's mean leaning and renormalised."""
+    shares = rows / np.maximum(prior, 1e-9)
+    scaled: NDArray[np.float64] = shares / shares.sum(axis=1, keepdims=True)
+    return scaled

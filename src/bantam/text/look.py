@@ -1,0 +1,382 @@
+"""Look at a data file and write a first recipe for it, with the reasons as comments."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from bantam import recipe
+from bantam.errors import BadInput
+from bantam.text import clean, read
+from bantam.text.report import label_counts, quantiles
+
+MOST_ROWS = 200_000  # that are looked at
+MOST_LABELS = 1000
+TEST_ROWS, VAL_ROWS = 800, 400  # enough to tell models about 4 points apart, and soon judged
+INPUT_NAMES = "text review comment message sentence content body description title question tweet"
+OUTPUT_NAMES = "label class category target sentiment output answer intent topic tag section team"
+GROUP_NAMES = "group user author customer client patient speaker thread conversation session"
+GROUP_NAMES += " document doc review source product url"
+
+Kind = Literal["text", "words", "number", "id", "constant", "empty"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: what it seems to hold, how many different values, some of them, and a remark."""
+
+    name: str
+    kind: Kind
+    distinct: int
+    missing: int
+    samples: list[str]
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The column for a role (None: no column), and why."""
+
+    column: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen. `rows` counts those looked at, `rows_in_all` is an estimate if `partly`."""
+
+    path: Path
+    rows: int
+    rows_in_all: int
+    partly: bool
+    columns: list[Column]
+    input: Guess
+    output: Guess
+    group: Guess
+    labels: dict[str, int]
+    merged_labels: dict[str, str]
+    characters: dict[str, int]
+    words: dict[str, int]
+    dropped: dict[str, int]
+    warnings: list[str]
+
+
+def look(path: Path) -> Look:
+    """Read a labelled file (the first 200,000 rows of a large one) and guess what is what.
+
+    BadInput: unreadable, or no column that could be the text or the label.
+    """
+    names = [name for name in read.names(path) if name]
+    names = [name for name in names if names.count(name) == 1]
+    at = {name: f"c{number}" for number, name in enumerate(names)}
+    table = read.table(path, {short: name for name, short in at.items()}, MOST_ROWS)
+    frame = table.frame.filter(pl.col("reason").is_null()).select(
+        pl.col(short).str.strip_chars().replace("", None).alias(name) for name, short in at.items()
+    )
+    columns = [_column(frame[name]) for name in names]
+    text = _guess_input(path, frame, columns)
+    label = _guess_output(path, frame, columns, text)
+    group = _guess_group(frame, columns, text, label)
+    rows, merged = _cleaned(frame, text, label, group)
+    kept = rows.filter(clean.KEPT)
+    if kept["output"].n_unique() < 2:
+        raise BadInput(
+            f'{path}: fewer than two labels are left in column "{label.column}" without '
+            "duplicates and contradictions",
+            "a classifier needs texts with at least two labels",
+        )
+    partly = frame.height >= MOST_ROWS
+    lost = rows["reason"].drop_nulls().value_counts(sort=True)
+    return Look(
+        path=path,
+        rows=frame.height,
+        rows_in_all=_estimate(path, frame) if partly else frame.height,
+        partly=partly,
+        columns=_with_remarks(frame, columns, text, label, group),
+        input=text,
+        output=label,
+        group=group,
+        labels=label_counts(kept),
+        merged_labels=merged,
+        characters=quantiles(kept["input"].str.len_chars()),
+        words=quantiles(kept["input"].str.count_matches(r"\S+")),
+        dropped=dict(lost.iter_rows()),
+        warnings=table.notes,
+    )
+
+
+def write_recipe(look: Look, path: Path) -> str:
+    """The text of a recipe for this data, to be saved at `path`: only the folder of it matters."""
+    source = Path(os.path.relpath(look.path, path.parent)).as_posix()
+    if ":" in source:  # else it could be taken for a source such as pypi:
+        source = str(look.path.absolute())
+    test = _share(TEST_ROWS / look.rows_in_all, 0.2)
+    val = _share(VAL_ROWS / look.rows_in_all, 0.1)
+    labels = ", ".join(f"{_quoted(label)} {rows}" for label, rows in list(look.labels.items())[:12])
+    more = len(look.labels) - 12
+    lines = [
+        f"# Written after a look at {_about(look)}.",
+        "# Change what is wrong; what stands after a # is a comment.",
+        "",
+        "[task]",
+        f"name = {_quoted(recipe.default_name(look.path))}",
+        'kind = "classify"',
+        "# The question that the model is asked about every text.",
+        f"instruction = {_quoted(f'Which {look.output.column} fits this {look.input.column}?')}",
+        "",
+        "[data]",
+        f"examples = [{_quoted(source)}]",
+        f"input = {_quoted(look.input.column)}  # {look.input.reason}",
+        f"output = {_quoted(look.output.column)}  # {look.output.reason}",
+        f"# {len(look.labels)} labels: {labels}" + (f" and {more} more" if more > 0 else ""),
+    ]
+    lines += [f"# {_quoted(old)} counts as {_quoted(new)}" for old, new in _few(look.merged_labels)]
+    if look.group.column is None:
+        lines.append(f"# group = ...  # {look.group.reason}")
+    else:
+        lines.append(f"group = {_quoted(look.group.column)}  # {look.group.reason}")
+    lines += [
+        f"val = {val}  # share of the rows that choose when to stop",
+        f"test = {test}  # share that judges: about {round(test * look.rows_in_all)} rows",
+    ]
+    lines += [f"# dropped: {rows} rows: {reason}" for reason, rows in look.dropped.items()]
+    lines += [
+        'conflicts = "drop"  # one text with several labels: drop all, "majority" or "keep"',
+        "",
+        "[train]",
+        'budget = "5 min"  # more time usually means a better model',
+        "",
+        "# [limits]           # what your device allows; a model over a limit fails",
+        '# size = "160 MB"',
+        '# latency = "200 ms"',
+        "",
+        "[judge]",
+        "# What the model must beat; add any .gguf, pypi:... or hf:... model.",
+        f"rivals = {json.dumps(recipe.SIMPLE_RIVALS)}",
+        "",
+    ]
+    remarks = [f"# {_quoted(c.name)}: {c.remark}" for c in look.columns if c.remark]
+    if remarks:
+        lines += ["# Other columns:", *remarks, ""]
+    return "\n".join(lines)
+
+
+def describe(look: Look) -> str:
+    """What was seen, for a person to read in a terminal."""
+    width = min(30, max(len(_plain(column.name)) for column in look.columns))
+    lines = [_about(look), ""]
+    for column in look.columns:
+        samples = " | ".join(_plain(sample)[:40] for sample in column.samples)
+        lines.append(
+            f"  {_plain(column.name)[:30]:{width}}  {column.kind:8} "
+            f"{column.distinct:>7} different   {samples}"
+        )
+    lines.append("")
+    for role, guess in (("input", look.input), ("output", look.output), ("group", look.group)):
+        name = _quoted(guess.column) if guess.column else "none"
+        lines.append(f"  {role:6} = {name}: {guess.reason}")
+    total = sum(look.labels.values())
+    lines += ["", f"  {len(look.labels)} labels"]
+    for label, rows in list(look.labels.items())[:12]:
+        lines.append(f"    {rows:>8}  {rows / total:>4.0%}  {_plain(label)[:60]}")
+    lines += [
+        "",
+        f"  a text has {look.characters['p50']} characters and {look.words['p50']} words in the "
+        f"middle, {look.characters['max']} characters at most",
+    ]
+    lines += [f"  {rows} rows will be dropped: {reason}" for reason, rows in look.dropped.items()]
+    lines += [f"  {_quoted(old)} counts as {_quoted(new)}" for old, new in _few(look.merged_labels)]
+    lines += [
+        f"  {_quoted(column.name)}: {column.remark}" for column in look.columns if column.remark
+    ]
+    lines += [f"  {warning}" for warning in look.warnings]
+    return "\n".join(lines)
+
+
+def _column(values: pl.Series) -> Column:
+    present = values.drop_nulls()
+    distinct = present.n_unique()
+    return Column(
+        name=values.name,
+        kind=_kind(present, distinct),
+        distinct=distinct,
+        missing=values.null_count(),
+        samples=present.unique(maintain_order=True).head(3).to_list(),
+    )
+
+
+def _kind(present: pl.Series, distinct: int) -> Kind:
+    if distinct < 2:
+        return "constant" if distinct else "empty"
+    number = present.str.contains(r"^[+-]?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?$").all()
+    measured = number and present.str.contains(r"[.eE]").any()
+    if distinct == len(present) and not measured and not present.str.contains(r"\s").any():
+        return "id"
+    if number:
+        return "number"
+    words = present.str.count_matches(r"\S+").median()
+    return "text" if isinstance(words, float) and words >= 4 else "words"
+
+
+def _hint(name: str, hints: str) -> bool:
+    """Whether one of the words of a column's name is, but for a plural, one of the hints."""
+    words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower())
+    return any(word in hints.split() or word.removesuffix("s") in hints.split() for word in words)
+
+
+def _guess_input(path: Path, frame: pl.DataFrame, columns: list[Column]) -> Guess:
+    candidates = [
+        c for c in columns if c.kind in ("text", "words") and c.distinct > 0.1 * frame.height
+    ]
+    if not candidates:
+        raise BadInput(
+            f"{path}: no column holds texts that differ from row to row",
+            "is it the right file? A recipe written by hand can name any column as data.input",
+        )
+    length = {c.name: float(frame[c.name].str.len_chars().fill_null(0).sum()) for c in candidates}
+
+    def score(column: Column) -> tuple[bool, bool, float]:
+        is_text = column.kind == "text"
+        return is_text, is_text and _hint(column.name, INPUT_NAMES), length[column.name]
+
+    best = max(candidates, key=score)
+    longest = max(length, key=lambda name: length[name]) == best.name
+    return Guess(best.name, "the longest texts" if longest else "texts, and its name says so")
+
+
+def _guess_output(path: Path, frame: pl.DataFrame, columns: list[Column], text: Guess) -> Guess:
+    most = min(MOST_LABELS, frame.height // 5)
+    candidates = [
+        c
+        for c in columns
+        if c.name != text.column and 2 <= c.distinct <= most and c.missing < 0.5 * frame.height
+    ]
+    if not candidates:
+        raise BadInput(
+            f"{path}: no column looks like a label: 2 to {most} different values that repeat",
+            "is it the right file? A recipe written by hand can name any column as data.output",
+        )
+    named = [c for c in candidates if _hint(c.name, OUTPUT_NAMES)]
+    best = min(named or candidates, key=lambda c: (c.kind == "number", c.distinct))
+    why = "its name says so, and " if named else ""
+    return Guess(best.name, f"{why}its {best.distinct} values repeat")
+
+
+def _guess_group(frame: pl.DataFrame, columns: list[Column], text: Guess, label: Guess) -> Guess:
+    """Values that come in blocks, or whose name says so, many enough to be spread over splits."""
+    labels = next(c.distinct for c in columns if c.name == label.column)
+    for column in columns:
+        if column.name in (text.column, label.column) or column.kind in ("text", "id", "constant"):
+            continue
+        values = frame[column.name]
+        present = values.drop_nulls()
+        if column.distinct < max(20, labels + 1) or len(present) < 1.5 * column.distinct:
+            continue
+        if present.value_counts(sort=True)["count"][0] > 0.2 * frame.height:
+            continue
+        runs = int((values != values.shift(1)).fill_null(True).sum())
+        blocks = runs <= 1.2 * column.distinct
+        if blocks or _hint(column.name, GROUP_NAMES):
+            why = "rows with the same value follow each other" if blocks else "its name says so"
+            return Guess(column.name, f"{why}: rows of one group stay in one split")
+    return Guess(None, "a column whose rows belong together, such as a customer: none was seen")
+
+
+def _cleaned(
+    frame: pl.DataFrame, text: Guess, label: Guess, group: Guess
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The same steps as the real run takes, with its rule for contradictions left at `drop`."""
+    nothing = pl.lit(None, pl.String)
+    rows = frame.select(
+        pl.col(text.column or "").alias("input"),
+        pl.col(label.column or "").alias("output"),
+        (pl.col(group.column) if group.column else nothing).alias("group"),
+        nothing.alias("split"),
+        nothing.alias("reason"),
+    )
+    rows, merged = clean.merge_labels(clean.missing(rows))
+    rows, _ = clean.contradictions(clean.identify(rows), "drop")
+    return clean.duplicates(rows), merged
+
+
+def _with_remarks(
+    frame: pl.DataFrame, columns: list[Column], text: Guess, label: Guess, group: Guess
+) -> list[Column]:
+    used = (text.column, label.column, group.column)
+    return [
+        column
+        if column.name in used
+        else Column(**{**vars(column), "remark": _remark(frame, column, label.column or "")})
+        for column in columns
+    ]
+
+
+def _remark(frame: pl.DataFrame, column: Column, label: str) -> str:
+    if column.kind == "constant":
+        return "always the same value"
+    if column.kind == "empty":
+        return "empty"
+    if column.kind == "id":
+        prefix = frame[column.name].str.extract(r"^(.+)[_:/#.-][0-9]+$")
+        if prefix.null_count() == 0 and 20 <= prefix.n_unique() <= frame.height / 1.5:
+            return (
+                f"an id such as {_quoted(column.samples[0])}: if rows with the same beginning "
+                "belong together, put it in a column of its own and name that as group"
+            )
+        return ""
+    told = _told(frame, column, label)
+    common = frame[label].drop_nulls().value_counts(sort=True)["count"][0] / frame.height
+    if told >= 0.95 and common < 0.8:
+        return f"tells the label for {told:.0%} of the rows; is the label made from it?"
+    return ""
+
+
+def _told(frame: pl.DataFrame, column: Column, label: str) -> float:
+    """The share of rows whose label one would guess from the column's value alone.
+
+    Numbers with many values are first cut into up to 100 bins of at least 10 rows.
+    """
+    rows = frame.select(
+        pl.col(column.name).alias("value"), pl.col(label).alias("label")
+    ).drop_nulls()
+    bins = min(100, rows.height // 10)
+    if column.kind == "number" and column.distinct > bins:
+        rank = pl.col("value").cast(pl.Float64).rank("min")
+        rows = rows.with_columns(rank * bins // rows.height)
+    elif column.distinct > rows.height / 2:
+        return 0.0
+    counts = rows.group_by("value", "label").len().group_by("value")
+    right = counts.agg(pl.col("len").max())["len"].sum()
+    return float(right) / max(1, rows.height)
+
+
+def _estimate(path: Path, frame: pl.DataFrame) -> int:
+    """Rows in all of a file of which the beginning was read, from its size."""
+    cells = frame.select(pl.sum_horizontal(pl.all().str.len_bytes().fill_null(0) + 1).sum()).item()
+    return max(frame.height, path.stat().st_size * frame.height // max(1, int(cells)))
+
+
+def _about(look: Look) -> str:
+    partly = f" (the first of about {look.rows_in_all})" if look.partly else ""
+    return f"{look.rows} rows{partly} of {_plain(look.path.name)}"
+
+
+def _share(wanted: float, most: float) -> float:
+    return float(f"{min(most, wanted):.2g}")
+
+
+def _few(merged: dict[str, str]) -> list[tuple[str, str]]:
+    return list(merged.items())[:12]
+
+
+def _quoted(text: str | None) -> str:
+    """A TOML string; also safe in a comment and a terminal, for it escapes what controls."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)

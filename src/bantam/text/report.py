@@ -1,0 +1,165 @@
+"""What became of the data: numbers for text/report.json, and warnings in plain words."""
+
+import math
+from typing import Any
+
+import polars as pl
+
+from bantam.recipe import Data
+from bantam.text.split import split_hash
+
+SHOWN = 20  # contradictions that are spelt out
+FEW_TEST_ROWS = 100
+MANY_TEST_ROWS = 5000
+FEW_TRAINING_ROWS = 10  # of one label
+IMBALANCE = 20  # times as many rows as the rarest label
+TELLING = 0.9  # share of the rows from which a text or group is said to give the label away
+
+
+def report(
+    data: Data,
+    splits: dict[str, pl.DataFrame],
+    dropped: pl.DataFrame,
+    merged: dict[str, str],
+    contradictions: list[dict[str, Any]],
+    notes: list[str],
+) -> dict[str, Any]:
+    """The report, ready for JSON. Lengths are quantiles over all kept rows."""
+    kept = pl.concat(splits.values())
+    everything = pl.concat([kept, dropped.drop("reason")])
+    return {
+        "schema": 1,
+        "seed": data.seed,
+        "split_hash": split_hash(splits),
+        "rows_read": everything.height,
+        "rows_kept": kept.height,
+        "files": [
+            {"file": file, "rows": rows}
+            for file, rows in everything["file"].value_counts().sort("file").iter_rows()
+        ],
+        "splits": {
+            name: {
+                "rows": rows.height,
+                "groups": rows["group"].drop_nulls().n_unique(),
+                "labels": label_counts(rows),
+            }
+            for name, rows in splits.items()
+        },
+        "labels": label_counts(kept),
+        "merged_labels": merged,
+        "dropped": [
+            {"reason": reason[0], "rows": rows.height, "ids": rows["id"].head(3).to_list()}
+            for reason, rows in dropped.sort("reason", maintain_order=True).group_by(
+                "reason", maintain_order=True
+            )
+        ],
+        "duplicates": dropped.filter(pl.col("reason") == "duplicate").height,
+        "contradictions": {
+            "texts": len(contradictions),
+            "rule": data.conflicts,
+            "shown": contradictions[:SHOWN],
+        },
+        "lengths": {
+            "characters": quantiles(kept["input"].str.len_chars()),
+            "words": quantiles(kept["input"].str.count_matches(r"\S+")),
+        },
+        "smallest_difference": smallest_difference(splits["test"].height),
+        "warnings": notes + _warnings(splits, kept),
+    }
+
+
+def label_counts(rows: pl.DataFrame) -> dict[str, int]:
+    """Rows of each label, the commonest first."""
+    counts = rows.group_by("output").len().sort("len", "output", descending=[True, False])
+    return dict(counts.iter_rows())
+
+
+def quantiles(numbers: pl.Series) -> dict[str, int]:
+    """Smallest, 5%, half, 95%, 99% and largest."""
+    points = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+    return {name: int(numbers.quantile(point, "nearest") or 0) for name, point in points.items()}
+
+
+def smallest_difference(rows: int) -> float:
+    """About the smallest difference in accuracy that a test on so many rows can show.
+
+    Two models on the same rows, right or wrong differently on a fifth of them, two-sided 5%, power
+    80% (McNemar's test, normal approximation): (1.96 + 0.84) * sqrt(0.2 / rows).
+    """
+    return min(1.0, 2.8 * math.sqrt(0.2 / rows))
+
+
+def _warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame) -> list[str]:
+    warnings = []
+    test = splits["test"].height
+    if test < FEW_TEST_ROWS:
+        points = 100 * smallest_difference(test)
+        warnings.append(
+            f"the test split has only {test} rows: models that differ by less than about "
+            f"{points:.0f} points of accuracy cannot be told apart"
+        )
+    if test > MANY_TEST_ROWS:
+        warnings.append(
+            f"the test split has {test} rows, and every rival answers each: "
+            "2,000 are enough for most purposes (data.test)"
+        )
+    warnings += _label_warnings(splits, kept)
+    warnings += _leak_warnings(kept)
+    return warnings
+
+
+def _label_warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame) -> list[str]:
+    warnings = []
+    counts = label_counts(kept)
+    in_split = {name: label_counts(rows) for name, rows in splits.items()}
+    for name, consequence in (
+        ("train", "the model cannot learn it"),
+        ("val", "the best moment to stop is chosen without it"),
+        ("test", "nothing will be known of how well it is recognised"),
+    ):
+        absent = [label for label in counts if label not in in_split[name]]
+        if absent:
+            warnings.append(f"no rows of {_named(absent)} in {name}: {consequence}")
+    few = [label for label, rows in in_split["train"].items() if rows < FEW_TRAINING_ROWS]
+    if few:
+        warnings.append(f"fewer than {FEW_TRAINING_ROWS} rows to learn {_named(few)} from")
+    common, rare = next(iter(counts)), list(counts)[-1]
+    if counts[common] >= IMBALANCE * counts[rare]:
+        warnings.append(
+            f'labels are uneven: {counts[common]} rows of "{common}", {counts[rare]} of "{rare}"; '
+            "look at macro-F1 beside accuracy"
+        )
+    return warnings
+
+
+def _leak_warnings(kept: pl.DataFrame) -> list[str]:
+    """Signs that the answer is given away: the label stands in the text, or the group tells it."""
+    warnings = []
+    long_enough = pl.col("output").str.len_chars() >= 3
+    told = (
+        pl.col("input")
+        .str.to_lowercase()
+        .str.contains(pl.col("output").str.to_lowercase(), literal=True)
+    )
+    share = kept.filter(long_enough & told).height / kept.height
+    if share >= TELLING:
+        warnings.append(
+            f"{share:.0%} of the texts hold their own label: is the answer in the input?"
+        )
+    groups = (
+        kept.drop_nulls("group")
+        .group_by("group")
+        .agg(pl.len().alias("rows"), pl.col("output").n_unique().alias("labels"))
+        .filter(pl.col("rows") > 1)
+    )
+    if groups.height and groups.filter(pl.col("labels") == 1).height >= TELLING * groups.height:
+        warnings.append(
+            "nearly all groups have one label only: rows of a group are not independent, "
+            "so the test says less than its number of rows"
+        )
+    return warnings
+
+
+def _named(labels: list[str]) -> str:
+    shown = ", ".join(f'"{label}"' for label in labels[:5])
+    return shown + (f" and {len(labels) - 5} more labels" if len(labels) > 5 else "")

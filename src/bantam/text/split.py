@@ -1,0 +1,126 @@
+"""Which rows train, which choose (val), which judge (test)."""
+
+import hashlib
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array, hstack
+from scipy.sparse.csgraph import connected_components
+
+NAMES = ("train", "val", "test")
+SWEEPS = 3
+
+Ints = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+
+
+def split(frame: pl.DataFrame, val: float, test: float, seed: int) -> pl.Series:
+    """Give each row "train", "val" or "test": a str series, as long as the frame.
+
+    `frame` has `id` (16 hex digits), `key` (u64, equal for equal texts), `output` and `group`. Rows
+    that share a group or a key, also through others, stay together. Each label is spread over the
+    splits in the asked shares as far as that allows; a label with too few rows for all goes to
+    train. The result depends on the ids and the seed, not on the order of the rows, and a few new
+    rows move few old ones.
+    """
+    shares = np.array([1 - val - test, val, test])
+    unit = _together(frame)
+    labels = frame["output"].cast(pl.Enum(frame["output"].unique().sort())).to_physical()
+    rows = np.ones(frame.height, dtype=np.int64)
+    # How many rows of each label [units, labels]; duplicates in the list are summed.
+    counts = csr_array((rows, (unit, labels.to_numpy().astype(np.int64))))
+    order = _scatter(_smallest_id(frame["id"], unit, counts.shape[0]), seed)
+    chosen = _alike(counts, order, shares)
+    _greedy(counts, order, chosen, shares)
+    return pl.Series(np.array(NAMES)[chosen][unit], dtype=pl.String)
+
+
+def split_hash(splits: dict[str, pl.DataFrame]) -> str:
+    """sha256 of the sorted lines "split id": the same for the same rows in the same splits."""
+    digest = hashlib.sha256()
+    for name in sorted(splits):
+        for row_id in splits[name]["id"].sort():
+            digest.update(f"{name} {row_id}\n".encode())
+    return digest.hexdigest()
+
+
+def _together(frame: pl.DataFrame) -> Ints:
+    """The unit of each row, from 0: rows that share a key or a group, also through others.
+
+    Rows, keys and groups are the nodes of a graph, its connected components are the units.
+    """
+    keys = _dense(frame["key"])
+    if frame["group"].null_count() == frame.height:
+        return keys
+    grouped = frame["group"].is_not_null().to_numpy()
+    groups = _dense(frame["group"].drop_nulls())
+    first_group = frame.height + int(keys.max()) + 1
+    nodes = first_group + int(groups.max()) + 1
+    rows = np.arange(frame.height)
+    starts = np.concatenate([rows, rows[grouped]])
+    ends = np.concatenate([frame.height + keys, first_group + groups])
+    graph = coo_array((np.ones(len(starts), dtype=np.int8), (starts, ends)), shape=(nodes, nodes))
+    component = connected_components(graph, directed=False)[1]
+    return _dense(pl.Series(component[: frame.height]))
+
+
+def _dense(values: pl.Series) -> Ints:
+    return values.rank("dense").to_numpy().astype(np.int64) - 1
+
+
+def _smallest_id(ids: pl.Series, unit: Ints, units: int) -> Hashes:
+    numbers = np.frombuffer(bytes.fromhex("".join(ids)), dtype=">u8").astype(np.uint64)
+    smallest = np.full(units, np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(smallest, unit, numbers)
+    return smallest
+
+
+def _scatter(numbers: Hashes, seed: int) -> Hashes:
+    """The splitmix64 finaliser (Steele, Lea and Flood 2014): other numbers for every seed."""
+    mixed = numbers + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _alike(counts: csr_array, order: Hashes, shares: NDArray[np.float64]) -> Ints:
+    """Units with the same labels are interchangeable: of each kind every split gets its share,
+    rounded down. Gives the split of each unit, -1 for those left over (a few of each kind)."""
+    # The kind of a unit: the sum of a random number for each row's label.
+    kind = counts.astype(np.uint64) @ _scatter(np.arange(counts.shape[1], dtype=np.uint64), 0)
+    sequence = np.lexsort((order, kind))
+    _, first, size = np.unique(kind[sequence], return_index=True, return_counts=True)
+    place = np.arange(len(sequence)) - np.repeat(first, size)
+    ends = np.cumsum(np.floor(size[:, None] * shares + 1e-9), axis=1)
+    chosen = np.empty(len(sequence), dtype=np.int64)
+    chosen[sequence] = (place[:, None] >= np.repeat(ends, size, axis=0)).sum(axis=1)
+    chosen[chosen == len(shares)] = -1
+    return chosen
+
+
+def _greedy(counts: csr_array, order: Hashes, chosen: Ints, shares: NDArray[np.float64]) -> None:
+    """Fill in the units left over, large before small, each to the split that wants it most.
+
+    That is where the squared distance from the targets (rows of each label, and rows in all),
+    relative to the targets, falls most or grows least. Then each is taken out and placed again,
+    SWEEPS times. Sizes within a fifth of each other count as equal, so that the seed still has a
+    say where the large ones go.
+    """
+    sizes = csr_array(counts.sum(axis=1)[:, None])
+    wanted = hstack([counts, sizes], format="csr")  # [units, labels + 1]
+    have = np.stack([wanted[chosen == at].sum(axis=0) for at in range(len(shares))]).astype(float)
+    targets = shares[:, None] * wanted.sum(axis=0)
+    weights = 1 / np.maximum(targets, 1e-9)
+    rest = np.flatnonzero(chosen < 0)
+    magnitude = np.floor(4 * np.log2(counts.sum(axis=1)[rest]))
+    sequence = rest[np.lexsort((order[rest], -magnitude))]
+    for unit in np.tile(sequence, 1 + SWEEPS):
+        mine = slice(wanted.indptr[unit], wanted.indptr[unit + 1])
+        labels, more = wanted.indices[mine], wanted.data[mine]
+        if chosen[unit] >= 0:
+            have[chosen[unit], labels] -= more
+        gap = have[:, labels] - targets[:, labels]
+        worse = ((2 * gap + more) * more * weights[:, labels]).sum(axis=1)
+        chosen[unit] = np.argmin(np.where(shares > 0, worse, np.inf))
+        have[chosen[unit], labels] += more

@@ -1,0 +1,138 @@
+"""A budget becomes a plan: steps, method, precision and threads, fixed before the first step."""
+
+import copy
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import psutil
+import torch
+
+from bantam.kinds import Example
+from bantam.nets.choose import shared_start
+from bantam.nets.decoder import Decoder
+from bantam.recipe import Train
+from bantam.train import device, loop
+from bantam.train.order import batches
+from bantam.train.plan import Plan
+
+LEARNING_RATES = {"lora": 5e-4, "full": 5e-5}
+EVALUATIONS = 8  # in a run
+MOST_PASSES = 8  # over the examples: more only overfits
+SAFETY = 0.95  # of the budget: checkpoints, and steps that take longer than the trial's
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a trial of a method measured."""
+
+    plan: Plan
+    seconds_a_token: float
+
+
+def plan(
+    decoder: Decoder, examples: Sequence[Example], val: Sequence[Example], settings: Train
+) -> Plan:
+    """Decide everything that the recipe leaves open, by short trials on this machine.
+
+    Methods and thread counts are timed on real batches; the quicker wins, LoRA when they are within
+    a tenth, since it needs less memory. The budget pays for the steps and for the evaluations.
+    """
+    where = decoder.lm_head.weight.device
+    first = Plan(
+        method="lora",
+        precision=device.pick_precision(where),
+        threads=1,
+        steps=1,
+        batch_size=min(settings.batch_size, len(examples)),
+        learning_rate=1.0,
+        warmup_steps=1,
+        evaluate_every=1,
+        seed=settings.seed,
+    )
+    methods = ["lora", "full"] if settings.method == "auto" else [settings.method]
+    if settings.method == "auto" and not _room_for_full(decoder):
+        methods = ["lora"]
+    if settings.budget is None and settings.threads and len(methods) == 1:
+        best = Timing(replace(first, method=methods[0], threads=settings.threads), 0.0)
+    else:
+        trials = [
+            timing
+            for method in methods
+            for timing in _time(decoder, examples, replace(first, method=method), settings.threads)
+        ]
+        handicap = {"lora": 1.0, "full": 1.1}
+        best = min(trials, key=lambda t: t.seconds_a_token * handicap[t.plan.method])
+    return _schedule(best, examples, val, settings)
+
+
+def _schedule(
+    best: Timing, examples: Sequence[Example], val: Sequence[Example], settings: Train
+) -> Plan:
+    """The number of steps that the budget, epochs or steps of the recipe mean."""
+    a_pass = math.ceil(len(examples) / best.plan.batch_size)
+    if settings.steps is not None:
+        steps = settings.steps
+    elif settings.epochs is not None:
+        steps = math.ceil(settings.epochs * a_pass)
+    else:
+        assert settings.budget is not None
+        forward = 0.35  # of a training step: no backward pass
+        judging = EVALUATIONS * forward * best.seconds_a_token * _tokens(val)
+        a_step = best.seconds_a_token * _tokens(examples) / a_pass
+        steps = min(int((settings.budget * SAFETY - judging) / a_step), MOST_PASSES * a_pass)
+    steps = max(1, steps)
+    rate = settings.learning_rate
+    return replace(
+        best.plan,
+        steps=steps,
+        learning_rate=LEARNING_RATES[best.plan.method] if rate == "auto" else rate,
+        warmup_steps=max(1, round(0.06 * steps)),
+        evaluate_every=max(1, math.ceil(steps / EVALUATIONS)),
+    )
+
+
+def _time(
+    decoder: Decoder, examples: Sequence[Example], trial: Plan, threads: int | None
+) -> list[Timing]:
+    """Seconds a token of training steps with one and with all threads, on a copy of the decoder."""
+    copied = copy.deepcopy(decoder)
+    loop.prepare(copied, trial)
+    start = shared_start([example.ids for example in examples])
+    step = loop.step_of(copied, trial, start, loop.optimizer_of(copied, trial))
+    lengths = [len(example.ids) for example in examples]
+    some = [[examples[i] for i in b] for b in islice(batches(lengths, trial.batch_size, 0), 4)]
+    before = torch.get_num_threads()
+    timings = []
+    for count in [threads] if threads else _thread_counts():
+        torch.set_num_threads(count)
+        step(some[0], 0.0)
+        began = time.perf_counter()
+        for batch in some:
+            step(batch, 0.0)
+        seconds = time.perf_counter() - began
+        used = _tokens([example for batch in some for example in batch])
+        timings.append(Timing(replace(trial, threads=count), seconds / used))
+    torch.set_num_threads(before)
+    return timings
+
+
+def _thread_counts() -> list[int]:
+    """One thread, and as many as there are cores: on a busy machine one can be quicker."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = min(psutil.cpu_count(logical=False) or 1, allowed or 1)
+    return sorted({1, cores})
+
+
+def _room_for_full(decoder: Decoder) -> bool:
+    """Full tuning holds weights, gradients and two moments in float32, and a trial copies them."""
+    parameters = sum(p.numel() for p in decoder.parameters())
+    return parameters * 4 * 6 < psutil.virtual_memory().available
+
+
+def _tokens(examples: Sequence[Example]) -> int:
+    start = len(shared_start([example.ids for example in examples]))
+    return sum(len(example.ids) - start for example in examples)

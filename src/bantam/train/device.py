@@ -1,0 +1,36 @@
+"""Where and in which precision to train: one device object for everything."""
+
+import time
+
+import torch
+from torch import Tensor
+
+
+def pick() -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def pick_precision(device: torch.device) -> str:
+    """ "bfloat16" where it is quicker than float32, found by timing a product on the CPU."""
+    if device.type != "cpu":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    seconds = {dtype: _product(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    quicker = seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
+    return "bfloat16" if quicker else "float32"
+
+
+def _product(dtype: torch.dtype) -> float:
+    """Seconds of the quickest of a few products in the shape of a small model's layer."""
+    x: Tensor = torch.ones(512, 576, dtype=dtype)
+    weight = torch.ones(1536, 576, dtype=dtype)
+    spent = []
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        spent.append(time.perf_counter() - start)
+    return min(spent)

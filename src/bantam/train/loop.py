@@ -1,0 +1,166 @@
+"""The training loop: examples in, the weights that judged best on validation out.
+
+Every step is a function of the plan and the step's number, so that a run which was killed goes on
+from its last checkpoint and ends in the same weights, bit for bit (same machine, same threads).
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from bantam import runs
+from bantam.errors import JobFailed
+from bantam.kinds import Example
+from bantam.nets.choose import shared_start
+from bantam.nets.decoder import Decoder
+from bantam.nets.lora import add_lora
+from bantam.train import state
+from bantam.train.objective import answer_loss
+from bantam.train.order import batches
+from bantam.train.plan import Plan
+
+Evaluate = Callable[[Decoder], tuple[float, float]]  # validation score (higher is better) and loss
+Report = Callable[[dict[str, float]], None]
+
+
+def tune(
+    decoder: Decoder,
+    examples: Sequence[Example],
+    plan: Plan,
+    evaluate: Evaluate,
+    folder: Path,
+    key: str,
+    report: Report,
+) -> state.Place:
+    """Tune `decoder` in place; it ends with the best weights.
+
+    `folder` takes the checkpoints and metrics.jsonl; what an interrupted call with the same `key`
+    left there is taken up. `report` is called after each step with its numbers.
+    """
+    torch.set_num_threads(plan.threads)
+    prepare(decoder, plan)
+    start = shared_start([example.ids for example in examples])
+    optimizer = optimizer_of(decoder, plan)
+    take = step_of(decoder, plan, start, optimizer)
+    metrics = folder / "metrics.jsonl"
+    place = state.restore(folder, key, decoder, optimizer) or state.Place(
+        0, 0, -math.inf, math.inf, 0.0, False
+    )
+    _cut(metrics, place.step)
+    began = time.monotonic() - place.spent_seconds
+    lengths = [len(example.ids) for example in examples]
+    order = islice(batches(lengths, plan.batch_size, plan.seed), place.step, plan.steps)
+    step = place.step
+    seen = sum(len(b) for b in islice(batches(lengths, plan.batch_size, plan.seed), step))
+    with metrics.open("a", encoding="utf-8") as log:
+        for batch in order if not place.done else ():
+            value = take([examples[i] for i in batch], plan.learning_rate_at(step))
+            step, seen = step + 1, seen + len(batch)
+            line = {
+                "step": step,
+                "loss": value,
+                "examples_seen": seen,
+                "learning_rate": plan.learning_rate_at(step - 1),
+                "seconds": time.monotonic() - began,
+            }
+            if step % plan.evaluate_every == 0 or step == plan.steps:
+                with autocast(decoder, plan):
+                    line["val_score"], line["val_loss"] = evaluate(decoder)
+                place = _judged(place, plan, line, time.monotonic() - began)
+                state.save(folder, key, decoder, optimizer, place)
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            report(line)
+            if place.done:
+                break
+    state.take_best(folder, decoder)
+    return place
+
+
+def prepare(decoder: Decoder, plan: Plan) -> None:
+    """Choose which weights learn, and hold the frozen ones in the plan's precision."""
+    if plan.method == "lora":
+        decoder.to(getattr(torch, plan.precision))
+        add_lora(decoder, plan.rank, plan.seed)
+    else:
+        decoder.requires_grad_(True)
+        decoder.model.embed_tokens.requires_grad_(False)
+        decoder.lm_head.requires_grad_(False)
+
+
+def optimizer_of(decoder: Decoder, plan: Plan) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) on what learns."""
+    return torch.optim.AdamW(
+        state.trained(decoder).values(),
+        lr=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        fused=True,
+    )
+
+
+def step_of(
+    decoder: Decoder, plan: Plan, start: list[int], optimizer: torch.optim.Optimizer
+) -> Callable[[Sequence[Example], float], float]:
+    """A function that takes one step with a batch and a learning rate and returns the loss."""
+    parameters = list(state.trained(decoder).values())
+
+    def take(batch: Sequence[Example], learning_rate: float) -> float:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        with autocast(decoder, plan):
+            loss = answer_loss(decoder, batch, start)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise JobFailed(
+                f"training diverged: the loss became {value}",
+                f"lower train.learning_rate (it was {plan.learning_rate:g})",
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        return value
+
+    return take
+
+
+def autocast(decoder: Decoder, plan: Plan) -> AbstractContextManager[object]:
+    """Full tuning keeps float32 weights and computes in the plan's precision."""
+    mixed = plan.method == "full" and plan.precision == "bfloat16"
+    device = decoder.lm_head.weight.device.type
+    return torch.autocast(device, torch.bfloat16, enabled=mixed)
+
+
+def _judged(place: state.Place, plan: Plan, line: dict[str, float], spent: float) -> state.Place:
+    """The place after an evaluation; done at the last step or when nothing improves any more."""
+    step = int(line["step"])
+    better = (line["val_score"], -line["val_loss"]) > (place.best_score, -place.best_loss)
+    best = step if better else place.best_step
+    return state.Place(
+        step=step,
+        best_step=best,
+        best_score=line["val_score"] if better else place.best_score,
+        best_loss=line["val_loss"] if better else place.best_loss,
+        spent_seconds=spent,
+        done=step == plan.steps or (step - best) // plan.evaluate_every >= plan.patience,
+    )
+
+
+def _cut(metrics: Path, step: int) -> None:
+    """Drop the lines that were logged after the checkpoint which the run goes on from."""
+    if metrics.is_file():
+        kept = [line for line in _lines(metrics) if json.loads(line)["step"] <= step]
+        runs.write_text(metrics, "".join(kept))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):  # the last one may be torn
+                yield line

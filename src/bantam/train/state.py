@@ -1,0 +1,105 @@
+"""Checkpoints: everything that a run needs to go on exactly, each folder sealed by its hashes.
+
+A checkpoint holds the trained tensors, the optimizer's moments, the best weights so far and the
+place in the run. Batches and learning rates are functions of the step, so there is no other state.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bantam import runs
+
+KEPT = 2  # a torn or altered newest checkpoint falls back on the one before
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands after an evaluation."""
+
+    step: int
+    best_step: int
+    best_score: float
+    best_loss: float
+    spent_seconds: float
+    done: bool
+
+
+def trained(decoder: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name; a shared tensor once."""
+    return {name: p for name, p in decoder.named_parameters() if p.requires_grad}
+
+
+def save(
+    folder: Path, key: str, decoder: nn.Module, optimizer: torch.optim.Optimizer, place: Place
+) -> None:
+    """Write `folder/checkpoint-STEP` whole or not at all, and drop all but the newest few."""
+    parameters = trained(decoder)
+    partial = folder / "checkpoint.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    save_file({n: p.detach().contiguous() for n, p in parameters.items()}, partial / "weights.st")
+    moments = {
+        f"{name}.{which}": value
+        for name, p in parameters.items()
+        for which, value in optimizer.state[p].items()
+    }
+    save_file(moments, partial / "optimizer.st")
+    if place.best_step == place.step:
+        os.link(partial / "weights.st", partial / "best.st")
+    else:
+        os.link(_newest(folder)[0] / "best.st", partial / "best.st")
+    runs.write_json(partial / "place.json", asdict(place))
+    runs.seal(partial, key)
+    final = folder / f"checkpoint-{place.step:08d}"
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    runs.sync(folder)
+    for old in _newest(folder)[KEPT:]:
+        shutil.rmtree(old)
+
+
+def restore(
+    folder: Path, key: str, decoder: nn.Module, optimizer: torch.optim.Optimizer
+) -> Place | None:
+    """Put the newest sound checkpoint into the decoder and the optimizer; None if there is none."""
+    for checkpoint in _newest(folder):
+        if not runs.sound(checkpoint, key):
+            continue
+        parameters = trained(decoder)
+        put(parameters, load_file(checkpoint / "weights.st"))
+        moments = load_file(checkpoint / "optimizer.st")
+        for name, p in parameters.items():
+            optimizer.state[p] = {
+                which: moments[f"{name}.{which}"].to(p.device if which != "step" else "cpu")
+                for which in ("step", "exp_avg", "exp_avg_sq")
+            }
+        return Place(**json.loads((checkpoint / "place.json").read_text(encoding="utf-8")))
+    return None
+
+
+def take_best(folder: Path, decoder: nn.Module) -> None:
+    """Put the best weights of the newest checkpoint into the decoder."""
+    put(trained(decoder), load_file(_newest(folder)[0] / "best.st"))
+
+
+def forget(folder: Path) -> None:
+    """Remove all checkpoints, once what they were for is kept elsewhere."""
+    for checkpoint in _newest(folder):
+        shutil.rmtree(checkpoint)
+
+
+def put(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, p in parameters.items():
+            p.copy_(values[name])
+
+
+def _newest(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), reverse=True)

@@ -1,0 +1,163 @@
+"""Many texts through a model: rows of a file or lines of standard input, answers as rows."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from bantam.errors import BadInput
+from bantam.model import Answer, Model
+from bantam.progress import bar
+
+BATCH = 64
+Row = dict[str, Any]
+csv.field_size_limit(1 << 27)  # a long document is no error
+
+
+def plain(answer: Answer) -> Row:
+    """An answer as JSON has it."""
+    return {
+        "label": answer.label,
+        "probability": round(answer.probability, 6),
+        "probabilities": {k: round(p, 6) for k, p in answer.probabilities.items()},
+    }
+
+
+def line(answer: Answer) -> str:
+    """An answer as a person reads it, one line that a program can cut at the tab."""
+    return f"{answer.label}\t{answer.probability:.3f}"
+
+
+def rows(
+    model: Model, file: Path | None, column: str | None, output: Path | None, json_: bool
+) -> int:
+    """Answer every row of `file`, or every line of standard input; returns how many.
+
+    `output` (.csv, .tsv or .jsonl) takes the rows with the answers beside them, whole or not at
+    all; without it answers go to standard output as they come.
+    """
+    if output and output.suffix not in (".csv", ".tsv", ".jsonl"):
+        raise BadInput(f"{output}: answers are written as .csv, .tsv or .jsonl", "choose one")
+    if output and file and output.resolve() == file.resolve():
+        raise BadInput(f"{output} is the file that is read", "name another output")
+    source, total = _read(file, column), _count(file)
+    name = column or "text"
+    model.asked()
+    done = 0
+    with ExitStack() as stack:
+        write = stack.enter_context(_Written(output)) if output else None
+        gathered: list[Row] = []
+        advance = stack.enter_context(bar("run"))
+        while batch := list(islice(source, BATCH)):
+            answers = model.batch([row[name] for row in batch])
+            for row, answer in zip(batch, answers, strict=True):
+                if write:
+                    write(row, answer)
+                elif json_:
+                    gathered.append({"text": row[name]} | plain(answer))
+                else:
+                    print(line(answer), flush=True)
+            done += len(batch)
+            advance(done, max(total, done))
+        if json_ and not output:
+            print(json.dumps({"answers": gathered}, ensure_ascii=False, indent=2))
+    return done
+
+
+def _read(file: Path | None, column: str | None) -> Iterator[Row]:
+    if file is None:
+        for text in sys.stdin:
+            if text.strip():
+                yield {column or "text": text.rstrip("\r\n")}
+        return
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            yield from _rows(file, opened, column or "text")
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}", "look at its name") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{file} is not UTF-8 (byte {error.start})", "save it as UTF-8 and run again"
+        ) from None
+    except csv.Error as error:
+        raise BadInput(f"{file} is no sound table: {error}", "export it again") from None
+
+
+def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:
+    kind = file.suffix.lower()
+    found: Iterable[Row]
+    if kind == ".txt":
+        found = ({column: text.rstrip("\r\n")} for text in opened if text.strip())
+    elif kind == ".jsonl":
+        found = _objects(file, opened)
+    elif kind in (".csv", ".tsv"):
+        found = csv.DictReader(opened, delimiter="\t" if kind == ".tsv" else ",")
+    else:
+        raise BadInput(
+            f"{file}: cannot read {kind or 'this'} files", "give .csv, .tsv, .jsonl or .txt"
+        )
+    for number, row in enumerate(found, 1):
+        if not isinstance(row.get(column), str):
+            there = ", ".join(str(key) for key in row)
+            raise BadInput(
+                f'{file}, row {number}: no text in a column "{column}"; there are: {there}',
+                "name the column of the texts with --column",
+            )
+        yield row
+
+
+def _objects(file: Path, opened: IO[str]) -> Iterator[Row]:
+    for number, text in enumerate(opened, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            raise BadInput(f"{file}, line {number}: not JSON ({error})", "mend this line") from None
+        if not isinstance(row, dict):
+            raise BadInput(f"{file}, line {number}: not a JSON object", "mend this line")
+        yield row
+
+
+def _count(file: Path | None) -> int:
+    """About how many rows there are, for the bar: lines, which quoted line breaks make too many."""
+    if file is None or not file.is_file():
+        return 0
+    with file.open("rb") as opened:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: opened.read(1 << 20), b""))
+
+
+class _Written:
+    """The answers' file, renamed into place when the block ends well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.partial = path, path.with_name(f".{path.name}.partial")
+        self.table: Any = None
+
+    def __enter__(self) -> "_Written":
+        self.file = self.partial.open("w", encoding="utf-8", newline="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.file.close()
+        if kind is None:
+            self.partial.replace(self.path)
+        else:
+            self.partial.unlink()
+
+    def __call__(self, row: Row, answer: Answer) -> None:
+        if self.path.suffix == ".jsonl":
+            self.file.write(json.dumps(row | plain(answer), ensure_ascii=False) + "\n")
+            return
+        told = row | {"answer": answer.label, "probability": f"{answer.probability:.6f}"}
+        if self.table is None:
+            delimiter = "\t" if self.path.suffix == ".tsv" else ","
+            self.table = csv.DictWriter(
+                self.file, list(told), extrasaction="ignore", delimiter=delimiter
+            )
+            self.table.writeheader()
+        self.table.writerow(told)

