@@ -113,11 +113,12 @@ def check(recipe: Path, json_: bool) -> None:
 @as_json
 def make(recipe: Path, run: Path | None, require: bool, json_: bool) -> None:
     """Make the model of RECIPE: tune, pack, judge, report. Goes on where it was stopped."""
+    from bantam import recipe as recipes
     from bantam.judge.verdict import positive
     from bantam.pipeline import make, run_folder
 
-    verdict = make(recipe, run)
-    folder = run_folder(recipe, run)
+    folder = run or run_folder(recipes.load(recipe))
+    verdict = make(recipe, folder)
     if json_:
         _print_json({"run": str(folder), "verdict": verdict})
     else:

@@ -76,7 +76,7 @@ def make(path: Path, folder: Path | None = None) -> dict[str, Any]:
     spent, JobFailed when a stage fails; what was finished is kept and taken up by the next call.
     """
     made = recipe.load(path)
-    folder = folder or Path("runs") / made.task.name
+    folder = folder or run_folder(made)
     with runs.alone(folder):
         job = Job(made, folder, _sources(made, folder))
         runs.write_text(folder / "recipe.toml", path.read_text(encoding="utf-8"))
@@ -87,6 +87,11 @@ def make(path: Path, folder: Path | None = None) -> dict[str, Any]:
         verdict = _judge(job, pack_key)
         _report(job)
     return verdict
+
+
+def run_folder(made: recipe.Recipe) -> Path:
+    """Where a recipe is made when nothing else is said."""
+    return Path("runs") / made.task.name
 
 
 def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
@@ -149,7 +154,7 @@ def _text(job: Job) -> str:
     report = json.loads((job.folder / "text" / "report.json").read_text(encoding="utf-8"))
     for warning in report["warnings"]:
         say(f"  warning: {warning}")
-    _lock(job.folder, split_sha256=report["split_sha256"], split_seed=data.seed)
+    _lock(job.folder, split_sha256=report["split_hash"], split_seed=data.seed)
     return key
 
 

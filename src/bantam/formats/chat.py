@@ -122,9 +122,10 @@ class _Refused(jinja2.TemplateError):
     """The template called `raise_exception`."""
 
 
-# Whose code is watched: that of templates, of jinja2 and of this room. In foreign code that happens
+# Whose code is watched: that of templates, jinja2, json and this room. In foreign code that happens
 # to run (a garbage collector's callback) the exception would be lost.
-_WATCHED = ("<template>", str(Path(jinja2.__file__).parent), str(Path(__file__).parent))
+_MODULES = (jinja2.__file__, json.__file__, __file__)
+_WATCHED = ("<template>", *(str(Path(module).parent) for module in _MODULES))
 
 
 @contextlib.contextmanager

@@ -58,6 +58,8 @@ TYPES: dict[str, tuple[int, int, int]] = {
     "TQ1_0": (34, 256, 54),
     "TQ2_0": (35, 256, 66),
     "MXFP4": (39, 32, 17),
+    "NVFP4": (40, 64, 36),
+    "Q1_0": (41, 128, 18),
 }
 _TYPE_OF_NUMBER = {number: name for name, (number, _, _) in TYPES.items()}
 

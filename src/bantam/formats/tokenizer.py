@@ -111,6 +111,11 @@ class Tokenizer:
         """The tokenizer in a Hugging Face folder. Raises UnknownTokenizer or BadInput."""
         return cls(tokenizer_json.metadata(Path(folder)), folder)
 
+    @property
+    def start(self) -> list[int]:
+        """What a prompt must begin with: `bos_id` where the model wants it, else nothing."""
+        return [self.bos_id] if self.add_bos and self.bos_id is not None else []
+
     def encode(self, segments: list[Segment]) -> list[int]:
         """The ids of the segments, each tokenised by itself: no token spans two of them.
 

@@ -7,6 +7,7 @@ validation rows together, which our own model is not: the advantage is left to t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,12 @@ from sklearn.preprocessing import StandardScaler
 from bantam.errors import BadInput
 from bantam.judge.metrics import log_loss
 
-MOST_ROWS = 50_000  # of training rows that TF-IDF sees: keeps its memory and its minutes bounded
-TFIDF_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # C: the inverse of regularisation
-PROBE_STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+# These two keep the memory and the minutes of TF-IDF bounded.
+MOST_ROWS = 50_000  # training rows
+MOST_WEIGHTS = 2_000_000  # features times labels, for words and for letters; the commonest are kept
+# C, the inverse of regularisation: where the search starts, and a range that it never leaves.
+TFIDF_START, PROBE_START = 3.0, 0.01
+STRENGTHS = (1e-5, 1e4)
 # Punctuation counts as a word: "!" and "?" tell much about a text.
 ANALYSERS: dict[str, dict[str, Any]] = {
     "word": {"ngram_range": (1, 2), "token_pattern": r"\w+|[^\w\s]"},
@@ -73,9 +77,9 @@ def tfidf(
 ) -> Fitted:
     """TF-IDF over words (1-2) and letters within words (2-5), and logistic regression.
 
-    Chosen on validation: words, letters or both; plain or sublinear counts; the regularisation. Of
-    more than `MOST_ROWS` training rows a sample by `seed` is used; `choice["rows"]` says how many
-    rows the last fit saw.
+    Chosen on validation: words, letters or both with plain or sublinear counts (6 fits at one C),
+    then C for the best of them. Of more than `MOST_ROWS` training rows a sample by `seed` is used;
+    `choice["rows"]` says how many rows the last fit saw.
 
     Raises BadInput if there is one label only, no validation row, or no text that is not blank.
     """
@@ -87,48 +91,38 @@ def tfidf(
     if not any(text.strip() for text in texts):
         raise BadInput("every training text is blank", "name the column that holds the text")
 
-    counts = []
-    for settings in ANALYSERS.values():
-        counter = CountVectorizer(**settings)
-        counts.append((counter.fit_transform(texts), counter.transform(val_texts)))
+    most = MOST_WEIGHTS // len(labels)
+    counts = {}
+    for name, settings in ANALYSERS.items():
+        counter = CountVectorizer(**settings, max_features=most)
+        counts[name] = counter.fit_transform(texts), counter.transform(val_texts)
     tried = []
-    for sublinear in (False, True):
-        features = {}
-        for name, (of_train, of_val) in zip(ANALYSERS, counts, strict=True):
-            weigh = TfidfTransformer(sublinear_tf=sublinear).fit(of_train)
-            features[name] = weigh.transform(of_train), weigh.transform(of_val)
-        words, letters = features["word"], features["char"]
-        features["word+char"] = tuple(
-            hstack(pair, format="csr") for pair in zip(words, letters, strict=True)
-        )
-        for name, (x, x_val) in features.items():
-            tried.append(
-                (*_tune(x, y, x_val, y_val, len(labels), TFIDF_STRENGTHS), name, sublinear)
-            )
-    _, strength, score, chosen, sublinear = min(tried)
+    for sublinear in (True, False):
+        for name, (x, x_val) in _weighted(counts, sublinear).items():
+            attempt = partial(_try, x, y, x_val, y_val, len(labels))
+            tried.append((attempt(TFIDF_START), attempt, name, sublinear))
+    first, attempt, chosen, sublinear = min(tried, key=lambda row: row[0].loss)
+    best = _walk(attempt, first)
 
     vectorisers = [
-        (name, TfidfVectorizer(**ANALYSERS[name], sublinear_tf=sublinear))
+        (name, TfidfVectorizer(**ANALYSERS[name], sublinear_tf=sublinear, max_features=most))
         for name in chosen.split("+")
     ]
-    model = make_pipeline(FeatureUnion(vectorisers), _regression(strength))
+    model = make_pipeline(FeatureUnion(vectorisers), _regression(best.strength))
     model.fit([*texts, *val_texts], np.concatenate([y, y_val]))
-    numbers = model[-1].coef_.size + model[-1].intercept_.size
-    vocabulary = 0
-    for _, vectoriser in vectorisers:
-        numbers += vectoriser.idf_.size
-        vocabulary += sum(len(term.encode()) for term in vectoriser.vocabulary_)
+    terms = [term for _, vectoriser in vectorisers for term in vectoriser.vocabulary_]
+    numbers = model[-1].coef_.size + model[-1].intercept_.size + len(terms)  # one idf a term
     return Fitted(
         name="tfidf",
         choice={
             "features": chosen,
             "sublinear": sublinear,
-            "C": strength,
+            "C": best.strength,
             "rows": len(texts) + len(val_texts),
         },
-        validation_score=score,
+        validation_score=best.accuracy,
         predict=lambda texts: _probabilities(model, texts, len(labels)),
-        bytes=4 * numbers + vocabulary,
+        bytes=4 * numbers + sum(len(term.encode()) for term in terms),
     )
 
 
@@ -148,18 +142,29 @@ def probe(
     y, y_val = _numbers(train_labels, val_labels, labels)
     scale = StandardScaler().fit(train_states)
     x, x_val = scale.transform(train_states), scale.transform(val_states)
-    _, strength, score = _tune(x, y, x_val, y_val, len(labels), PROBE_STRENGTHS)
+    attempt = partial(_try, x, y, x_val, y_val, len(labels))
+    best = _walk(attempt, attempt(PROBE_START))
 
-    model = make_pipeline(StandardScaler(), _regression(strength))
+    model = make_pipeline(StandardScaler(), _regression(best.strength))
     model.fit(np.concatenate([train_states, val_states]), np.concatenate([y, y_val]))
     numbers = model[-1].coef_.size + model[-1].intercept_.size + 2 * train_states.shape[1]
     return Fitted(
         name="probe",
-        choice={"C": strength, "rows": len(y) + len(y_val)},
-        validation_score=score,
+        choice={"C": best.strength, "rows": len(y) + len(y_val)},
+        validation_score=best.accuracy,
         predict=lambda states: _probabilities(model, states, len(labels)),
         bytes=4 * numbers,
     )
+
+
+def _weighted(counts: dict[str, tuple[Any, Any]], sublinear: bool) -> dict[str, tuple[Any, Any]]:
+    """TF-IDF from the (train, val) counts of words and of letters; and both side by side."""
+    weighted = {}
+    for name, (train, val) in counts.items():
+        weigh = TfidfTransformer(sublinear_tf=sublinear).fit(train)
+        weighted[name] = weigh.transform(train), weigh.transform(val)
+    train, val = (hstack(blocks, format="csr") for blocks in zip(*weighted.values(), strict=True))
+    return {**weighted, "+".join(weighted): (train, val)}
 
 
 def _numbers(
@@ -189,21 +194,37 @@ def _probabilities(model: Any, inputs: Any, width: int) -> NDArray[np.float64]:
     return probabilities
 
 
-def _tune(
+@dataclass(frozen=True)
+class _Trial:
+    """What one C (strength) gave on validation."""
+
+    strength: float
+    loss: float
+    accuracy: float
+
+
+def _try(
     x: Any,
     y: NDArray[np.int64],
     x_val: Any,
     y_val: NDArray[np.int64],
     width: int,
-    strengths: Sequence[float],
-) -> tuple[float, float, float]:
-    """Log loss, C and accuracy on validation of the best C; `strengths` ascend, and as the loss has
-    one valley along them the walk ends where it rises."""
-    best = (np.inf, strengths[0], 0.0)
-    for strength in strengths:
-        probabilities = _probabilities(_regression(strength).fit(x, y), x_val, width)
-        loss = log_loss(y_val, probabilities)
-        if loss >= best[0]:
+    strength: float,
+) -> _Trial:
+    probabilities = _probabilities(_regression(strength).fit(x, y), x_val, width)
+    accuracy = float(np.mean(probabilities.argmax(axis=1) == y_val))
+    return _Trial(strength, log_loss(y_val, probabilities), accuracy)
+
+
+def _walk(attempt: Callable[[float], _Trial], first: _Trial) -> _Trial:
+    """The C of least log loss: the loss has one valley along C, so walk down it from `first`."""
+    best = first
+    for factor in (3.0, 1 / 3):
+        while STRENGTHS[0] < best.strength * factor < STRENGTHS[1]:
+            trial = attempt(best.strength * factor)
+            if trial.loss >= best.loss:
+                break
+            best = trial
+        if best is not first:
             break
-        best = loss, strength, float(np.mean(probabilities.argmax(axis=1) == y_val))
     return best

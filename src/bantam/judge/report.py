@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 import polars
 
+from bantam import ledger
 from bantam.judge import charts
 
 MISTAKES = 12  # how many of the worst mistakes are shown
@@ -131,7 +132,7 @@ _PARTS: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
     ("metrics", "train/metrics.jsonl", _json_lines),
     ("plan", "train/plan.json", _json),
     ("text", "text/report.json", _json),
-    ("ledger", "ledger.jsonl", _json_lines),
+    ("ledger", "ledger.jsonl", ledger.read),
     ("lock", "recipe.lock.json", _json),
     ("proof", "pack/proof.json", _json),
 )
@@ -411,6 +412,7 @@ def _spent(stages: Sequence[Json]) -> Json:
         "cpu": sum(numbers("cpu_seconds")),
         "memory": max(numbers("peak_memory_bytes"), default=None),
         "tokens": sum(numbers("tokens")),
+        "predicted": sum(numbers("predicted_seconds")),
     }
 
 
@@ -472,15 +474,20 @@ def _data_notes(report: Json) -> list[str]:
 
 
 def _lineage(lock: Json, data: Json) -> Json | None:
-    """The lock as it stands: lists of records as tables, all else as pairs."""
-    tables = []
+    """The lock as it stands: records by name as tables, all else as pairs."""
+    tables, rest = [], {}
     for name, value in lock.items():
-        if rows := _rows(value):
-            columns = list(dict.fromkeys(key for row in rows for key in row))
-            cells = [[_value(key, row.get(key)) for key in columns] for row in rows]
-            tables.append({"name": name, "columns": columns, "rows": cells})
-    pairs = _pairs({key: value for key, value in lock.items() if not _rows(value)})
-    pairs += _pairs({"data": data})
+        records = _part(value)
+        if records and all(isinstance(record, dict) for record in records.values()):
+            columns = list(dict.fromkeys(key for record in records.values() for key in record))
+            rows = [
+                [key, *(_value(column, record.get(column)) for column in columns)]
+                for key, record in records.items()
+            ]
+            tables.append({"name": name, "columns": ["name", *columns], "rows": rows})
+        elif name != "plan":  # the section on training shows it
+            rest[name] = value
+    pairs = _pairs(rest) + _pairs({"data": data})
     return {"tables": tables, "pairs": pairs} if tables or pairs else None
 
 
@@ -503,8 +510,10 @@ def _value(key: str, value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(_value(key, one) for one in value)
-    if isinstance(value, int) and key.endswith("bytes"):
+    if isinstance(value, int) and key.endswith(("bytes", "size")) and key != "batch_size":
         return _bytes(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
 
 
@@ -653,6 +662,7 @@ def _template() -> jinja2.Template:
         percent=_percent,
         points=_points,
         seconds=_seconds,
+        value=functools.partial(_value, ""),
         words=_words,
     )
     environment.tests["hash"] = _is_hash

@@ -1,5 +1,7 @@
 """A tuned decoder as one GGUF file, with the task that it does written into it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
