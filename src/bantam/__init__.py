@@ -1,10 +1,9 @@
 """Bantam: a recipe and your data in, the smallest language model that does your job out.
 
-    bantam.make("recipe.toml")           run a recipe; returns the verdict
-    model = bantam.load("runs/my-task")  open what it made
-    model("text")                        ask it
+bantam.make("recipe.toml")           run a recipe; returns the verdict
+model = bantam.load("runs/my-task")  open what it made
+model("text")                        ask it
 """
-
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -37,19 +38,20 @@ def check(path: Path, run: Path) -> list[Line]:
     if made is None:
         return lines
     tried(_installed, lambda _: "PyTorch, polars and scikit-learn are installed")
-    data = {name: tried(lambda n=name: _here(made, n), _told) for name in _data(made)}
-    models = {name: tried(lambda n=name: _here(made, n), _told) for name in _models(made)}
-    if all(source and source.path.exists() for source in data.values()):
-        tried(lambda: _split(made, data), lambda rows: rows)
+    data, models = (
+        {name: tried(partial(_here, made, name), partial(_told, name)) for name in names}
+        for names in (_data(made), _models(made))
+    )
+    held = {name: source for name, source in data.items() if source is not None}
+    if len(held) == len(data):
+        tried(partial(_split, made, held), _rows)
     base = models[made.base.model]
     if base is not None:
-        shape = tried(
-            lambda: _parameters(base), lambda n: f"base: {n / 1e6:.0f} million parameters"
-        )
-        if shape:
-            tried(lambda: _disk(shape, run), lambda text: text)
-            tried(lambda: _memory(shape, made), lambda text: text)
-    tried(lambda: _time(made), lambda text: text)
+        size = tried(partial(_parameters, base), lambda n: f"base: {n / 1e6:.0f}M parameters")
+        if size is not None:
+            tried(partial(_disk, size, run), str)
+            tried(partial(_memory, size, made), str)
+    tried(partial(_time, made), str)
     return lines
 
 
@@ -63,6 +65,12 @@ def _models(made: recipe.Recipe) -> list[str]:
     return list(dict.fromkeys([made.base.model, *rivals]))
 
 
+def _told(name: str, source: sources.Source | None) -> str:
+    if source is None:
+        return f"{name}: not here yet, `bantam make` fetches it"
+    return f"{name}: {units.write_size(source.size)}, licence {source.licence or 'not stated'}"
+
+
 def _installed() -> None:
     missing = [name for name in ("torch", "polars", "sklearn") if find_spec(name) is None]
     if missing:
@@ -73,11 +81,75 @@ def _installed() -> None:
 
 def _here(made: recipe.Recipe, name: str) -> sources.Source | None:
     """The source if it is on this disk; None when `make` will fetch it."""
-    if sources.held(name):
-        return sources.resolve(name, relative_to=made.path.parent)
-    if sources.offline():
+    try:
+        with sources.closed():
+            return sources.resolve(name, relative_to=made.path.parent)
+    except sources.NotHeld:
+        if sources.offline():
+            raise
+        return None
+
+
+def _split(made: recipe.Recipe, data: dict[str, sources.Source]) -> dict[str, Any]:
+    from bantam.text.prepare import prepare
+
+    def files(names: float | list[str]) -> list[Path]:
+        return [data[name].path for name in names] if isinstance(names, list) else []
+
+    wanted = made.data
+    return prepare(wanted, files(wanted.examples), files(wanted.val), files(wanted.test)).report
+
+
+def _rows(report: dict[str, Any]) -> str:
+    counts = ", ".join(f"{part['rows']} {name}" for name, part in report["splits"].items())
+    labels = report["labels"]
+    return f"{report['rows_read']} rows: {counts}; {len(labels)} labels"
+
+
+def _parameters(base: sources.Source) -> int:
+    """How many numbers the base has, from its header alone."""
+    model = sources.model_file(base)
+    if model.is_dir():
+        shapes = [
+            entry[1]
+            for file in model.glob("*.safetensors")
+            for entry in safetensors.check(file).values()
+        ]
+    else:
+        shapes = [info.shape for info in gguf.read(model).tensors.values()]
+    return sum(prod(shape) for shape in shapes)
+
+
+def _disk(parameters: int, run: Path) -> str:
+    """Float32 weights, checkpoints with two moments, and the packed file."""
+    needed = parameters * (4 + 2 * 16 + 1.1)
+    place = run
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
         raise BadInput(
-            f"{name} is not in the cache and the network is forbidden",
-            "run once without --offline",
+            f"disk: {free / 1e9:.1f} GB free, at most {needed / 1e9:.1f} GB needed",
+            f"free space, or make the run on another disk with --run (now {run})",
         )
-    return None
+    return f"disk: {free / 1e9:.0f} GB free, at most {needed / 1e9:.1f} GB needed"
+
+
+def _memory(parameters: int, made: recipe.Recipe) -> str:
+    """Weights in float32 and a copy for the trial; full tuning adds gradients and two moments."""
+    needed = parameters * 4 * (6 if made.train.method == "full" else 2) + 1_500_000_000
+    free = psutil.virtual_memory().available
+    if free < needed:
+        raise BadInput(
+            f"memory: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed",
+            'close other programs, choose a smaller base, or train.method = "lora"',
+        )
+    return f"memory: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed"
+
+
+def _time(made: recipe.Recipe) -> str:
+    train = made.train
+    if train.budget is None:
+        length = f"{train.epochs:g} passes" if train.epochs else f"{train.steps} steps"
+        return f"time: {length} of training, then the judging"
+    return f"time: at most {units.write_seconds(train.budget)} of training, then the judging"

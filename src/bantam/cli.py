@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +46,10 @@ def _disk(error: OSError) -> str:
     import errno
 
     if error.errno == errno.ENOSPC:
-        return f"the disk is full ({error.filename or 'while writing'})\n  mend: free space; the same command goes on from there"
+        where = error.filename or "while writing"
+        return (
+            f"the disk is full ({where})\n  mend: free space; the same command goes on from there"
+        )
     return f"{error}\n  mend: look at the rights of this file and its folder"
 
 
@@ -87,19 +88,19 @@ def new(data: Path, output: Path | None, force: bool, json_: bool) -> None:
 
 @bantam.command()
 @click.argument("recipe", type=PATH)
+@click.option("--run", type=PATH, default=Path("runs"), help="Where the run will be made.")
 @as_json
-def check(recipe: Path, json_: bool) -> None:
+def check(recipe: Path, run: Path, json_: bool) -> None:
     """Try everything that RECIPE needs; nothing is spent."""
     from bantam.check import check
 
-    lines = check(recipe)
+    lines = check(recipe, run)
     if json_:
         _print_json({"ok": all(line["ok"] for line in lines), "checks": lines})
     else:
         for line in lines:
-            click.echo(
-                f"{click.style('✓', 'green') if line['ok'] else click.style('✗', 'red')} {line['what']}"
-            )
+            mark = click.style("✓", "green") if line["ok"] else click.style("✗", "red")
+            click.echo(f"{mark} {line['what']}")
             if not line["ok"]:
                 click.echo(f"    mend: {line['mend']}")
     if not all(line["ok"] for line in lines):

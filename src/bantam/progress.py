@@ -1,4 +1,4 @@
-"""What a person sees while they wait, always on standard error: results alone go to standard output."""
+"""What a person sees while they wait, on standard error: standard output has results alone."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +20,14 @@ def say(line: str) -> None:
 def bar(what: str) -> Iterator[Advance]:
     """A bar with time left; without a terminal, a line now and then."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     columns = (

@@ -62,7 +62,7 @@ def rows(
                 else:
                     print(line(answer), flush=True)
             done += len(batch)
-            advance(done, max(total, done))
+            advance(done, max(total, done), "")
         if json_ and not output:
             print(json.dumps({"answers": gathered}, ensure_ascii=False, indent=2))
     return done

@@ -97,6 +97,16 @@ class Runtime(Protocol):
     ) -> None: ...
 
 
+def cores() -> int:
+    """Physical cores that this process may use."""
+    import os
+
+    import psutil
+
+    physical = psutil.cpu_count(logical=False) or 1
+    return min(physical, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1024)
+
+
 def start(
     model: Path,
     *,

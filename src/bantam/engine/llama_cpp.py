@@ -260,8 +260,8 @@ def main() -> None:
         model = Model(settings)
         reply(0, result=model.info())
     except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)  # not _exit: llama.cpp writes the end of its log when the process ends
 
     asked: SimpleQueue[tuple[Request, threading.Event]] = SimpleQueue()
     running: dict[int, threading.Event] = {}

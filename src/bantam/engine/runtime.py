@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 
 import psutil
 
-from bantam.engine import Info
+from bantam.engine import Info, cores
 from bantam.errors import BadInput, JobFailed
 
 Reply = dict[str, Any]
@@ -31,11 +31,6 @@ Waiting = dict[int, "SimpleQueue[Reply | None]"]  # None: the child has died
 
 LOG_LINES = 20
 MAX_SOCKET_PATH = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
-
-
-def default_threads() -> int:
-    """Physical cores, at most 4: beyond that small models gain nothing."""
-    return min(psutil.cpu_count(logical=False) or 1, 4)
 
 
 class LlamaCpp:
@@ -51,7 +46,7 @@ class LlamaCpp:
         folder = tempfile.mkdtemp(prefix="bantam-")
         settings = {
             "model": str(model.absolute()),
-            "threads": threads or default_threads(),
+            "threads": threads or min(cores(), 4),
             "context": context,
             "parallel": parallel,
             "embeddings": embeddings,

@@ -26,7 +26,7 @@ def card(run: dict[str, Any]) -> str:
         lines.append("")
     if plan:
         lines += [
-            f"Tuned by {plan['method']} for {plan['steps']} steps of {plan['batch_size']} examples, "
+            f"Tuned by {plan['method']}: {plan['steps']} steps of {plan['batch_size']} examples, "
             f"seed {plan['seed']}.",
             "",
         ]

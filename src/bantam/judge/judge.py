@@ -1,8 +1,8 @@
 """The judge: the packed file against its rivals on the test rows, scored once.
 
-Every choice (a rival's settings, a prompt, a calibration) is made on validation rows before. All are
-measured alike: the test rows in batches for items per second, then one at a time on one thread, in
-a fresh process, for latency and memory.
+Every choice (a rival's settings, a prompt, a calibration) is made on validation rows before. All
+are measured alike: the test rows in batches for items per second, then one at a time on one thread,
+in a fresh process, for latency and memory.
 """
 
 import time
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from bantam import kinds, recipe, runs
 from bantam.judge import language, linear
+from bantam.judge.crowd import CONTEXT, Ask, crowd
 from bantam.judge.verdict import OURS, verdict
 from bantam.model import Model
 
 BATCH = 64
 LATENCY_ROWS = 100
-PARALLEL, CONTEXT = 8, 2048  # prompts worked on together; tokens that a few-shot prompt may take
 WARM_UP = 3  # requests that are not timed: the prompt's fixed beginning is not yet cached
 
 Predict = Callable[[Sequence[str]], NDArray[np.float64]]  # texts to probabilities [rows, labels]
@@ -104,10 +104,14 @@ def judge(
 
 
 def _packed(path: Path, rows: Rows, advance: Advance) -> Judged:
-    def predict(model: Model) -> Predict:
-        return lambda texts: np.array([list(a.probabilities.values()) for a in model.batch(texts)])
+    """Our model, asked as its users ask it."""
 
-    return _models(OURS, path, predict, rows, advance, {})
+    def ask(model: Model, texts: Sequence[str]) -> NDArray[np.float64]:
+        return np.array([list(answer.probabilities.values()) for answer in model.batch(texts)])
+
+    with crowd(path) as many:
+        found = _score(OURS, lambda texts: many(ask, texts), rows, advance)
+    return _alone(found, OURS, path, ask, rows, advance)
 
 
 def _language(
@@ -119,44 +123,38 @@ def _language(
     rows: Rows,
     advance: Advance,
 ) -> Judged:
-    with Model(path, parallel=PARALLEL, context=CONTEXT) as model:
-        prompts = language.zero_shot(model, task) if "zero" in ways else {}
-        if "few" in ways:
-            prompts |= language.few_shot(task, rows.texts("train"), rows.labels("train"), shots)
+    """A language model that is only prompted, with the prompt that validation likes best."""
+    done = 0
+
+    def tried(count: int) -> None:
+        nonlocal done
+        done += count
         tries = len(prompts) * min(language.MOST_ROWS, rows.val.height)
-        done = 0
+        advance(f"{name}: choosing a prompt", done, tries)
 
-        def tried(count: int) -> None:
-            nonlocal done
-            done += count
-            advance(f"{name}: choosing a prompt", done, tries)
+    prompts = language.zero_shot(Model(path), task) if "zero" in ways else {}
+    if "few" in ways:
+        prompts |= language.few_shot(task, rows.texts("train"), rows.labels("train"), shots)
+    with crowd(path) as many:
+        asked = language.choose_prompt(many, prompts, rows.texts("val"), rows.labels("val"), tried)
+        ask = language.asking(asked)
+        found = _score(name, lambda texts: many(ask, texts), rows, advance)
+    found.system["choice"] = {
+        "prompt": asked.name,
+        "calibrated": asked.prior is not None,
+        "validation_score": asked.validation_score,
+    }
+    return _alone(found, name, path, ask, rows, advance)
 
-        asked = language.choose_prompt(model, prompts, rows.texts("val"), rows.labels("val"), tried)
-    choice = {"prompt": asked.name, "calibrated": asked.prior is not None}
-    choice["validation_score"] = asked.validation_score
 
-    def predict(model: Model) -> Predict:
-        return lambda texts: language.ask(model, asked, texts)
-
-    return _models(name, path, predict, rows, advance, choice)
-
-
-def _models(
-    name: str,
-    path: Path,
-    predict: Callable[[Model], Predict],
-    rows: Rows,
-    advance: Advance,
-    choice: dict[str, Any],
-) -> Judged:
-    """Score a model file on all test rows, then time it on one thread in a fresh process."""
-    with Model(path, parallel=PARALLEL, context=CONTEXT) as model:
-        found = _score(name, predict(model), rows, advance)
+def _alone(found: Judged, name: str, path: Path, ask: Ask, rows: Rows, advance: Advance) -> Judged:
+    """Time a model one text at a time on one thread in a fresh process."""
     with Model(path, threads=1, context=CONTEXT) as model:
-        found.latencies = _latencies(name, predict(model), rows.texts("test"), advance)
+        texts = rows.texts("test")
+        found.latencies = _latencies(name, lambda some: ask(model, some), texts, advance)
         memory = model.runtime.peak_memory_bytes
     size, digest = path.stat().st_size, runs.file_sha256(path)
-    found.system |= {"file": path.name, "sha256": digest, "bytes": size, "choice": choice}
+    found.system |= {"file": path.name, "sha256": digest, "bytes": size}
     found.system |= {"peak_memory_bytes": memory} | _quantiles(found.latencies)
     return found
 

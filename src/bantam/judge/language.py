@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bantam import kinds
 from bantam.formats import chat
+from bantam.judge.crowd import Ask, Crowd
 from bantam.judge.metrics import log_loss
 from bantam.kinds import classify
 from bantam.model import Model
@@ -35,7 +36,7 @@ class Asked:
 
 
 def choose_prompt(
-    model: Model,
+    crowd: Crowd,
     prompts: dict[str, kinds.Task],
     val_texts: Sequence[str],
     val_labels: Sequence[str],
@@ -49,7 +50,7 @@ def choose_prompt(
     tried: list[tuple[float, Asked]] = []
     for name, task in prompts.items():
         expected = np.array([task.labels.index(label) for label in labels])
-        plain = ask(model, Asked(name, task, None, 0.0), texts)
+        plain = crowd(asking(Asked(name, task, None, 0.0)), texts)
         progress(len(texts))
         for prior in (None, plain.mean(axis=0)):
             shares = plain if prior is None else _calibrated(plain, prior)
@@ -58,12 +59,16 @@ def choose_prompt(
     return max(tried, key=lambda found: (found[1].validation_score, -found[0]))[1]
 
 
-def ask(model: Model, asked: Asked, texts: Sequence[str]) -> NDArray[np.float64]:
-    """Probabilities [rows, labels] for the texts."""
-    tree = classify.label_tree(asked.task, model.encode, model.end)
-    prompts = [model.prompt(asked.task, text) for text in texts]
-    rows = np.array(classify.probabilities(model.runtime.choose, tree, prompts))
-    return rows if asked.prior is None else _calibrated(rows, asked.prior)
+def asking(asked: Asked) -> Ask:
+    """The function that asks a model so."""
+
+    def ask(model: Model, texts: Sequence[str]) -> NDArray[np.float64]:
+        tree = classify.label_tree(asked.task, model.encode, model.end)
+        prompts = [model.prompt(asked.task, text) for text in texts]
+        rows = np.array(classify.probabilities(model.runtime.choose, tree, prompts))
+        return rows if asked.prior is None else _calibrated(rows, asked.prior)
+
+    return ask
 
 
 def zero_shot(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:
@@ -81,10 +86,12 @@ def few_shot(
         examples: list[kinds.Segment] = []
         for text, label in shown:
             body = "".join(part for part, _ in task.after)
-            examples.append((f"Text: {text[:LONGEST]}{body}{task.answer.format(label)}\n\n", False))
+            examples.append(
+                (f"{classify.CUE}{text[:LONGEST]}{body}{task.answer.format(label)}\n\n", False)
+            )
         head = (_instruction(task) + "\n\n", False)
         prompts[f"{len(shown)} examples, draw {draw + 1}"] = replace(
-            task, before=(head, *examples, ("Text: ", False))
+            task, before=(head, *examples, (classify.CUE, False))
         )
     return prompts
 
@@ -114,7 +121,7 @@ def _instruction(task: kinds.Task) -> str:
 
 
 def _named(task: kinds.Task) -> kinds.Task:
-    return replace(task, before=((f"{_instruction(task)}\n\nText: ", False),))
+    return replace(task, before=((f"{_instruction(task)}\n\n{classify.CUE}", False),))
 
 
 def _chat(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bantam.kinds import Answer, Choose, Encode, Example, Task
 
+CUE = "Text: "  # what stands before a text in a prompt
 NEGLIGIBLE = 1e-6  # a branch less likely than this is shared out evenly instead of looked into
 
 
@@ -37,7 +38,7 @@ def task(name: str, instruction: str, labels: Sequence[str]) -> Task:
         name=name,
         instruction=instruction,
         labels=tuple(labels),
-        before=((f"{head}\n\nText: ", False),),
+        before=((f"{head}\n\n{CUE}", False),),
         after=(("\nAnswer:", False),),
         answer=" {}",
         max_text_tokens=512,

@@ -1,6 +1,5 @@
-"""A decoder's probabilities over a few candidate tokens: what a runtime gives, from torch weights."""
+"""A decoder's probabilities over a few candidate tokens, as a runtime gives them."""
 
-import os
 from collections.abc import Sequence
 
 import torch
@@ -17,9 +16,10 @@ def pad(rows: Sequence[list[int]], device: torch.device) -> Tensor:
 
 def shared_start(rows: Sequence[list[int]]) -> list[int]:
     """The tokens that all rows begin with; at least one token of every row is left out of it."""
-    first, last = min(rows), max(rows)
-    shared = os.path.commonprefix([first, last])
-    return shared[: min(map(len, rows)) - 1]
+    first, last = min(rows), max(rows)  # in order: what these two share, all between share
+    longest = min(map(len, rows)) - 1
+    differ = (i for i in range(longest) if first[i] != last[i])
+    return first[: next(differ, longest)]
 
 
 @torch.no_grad()

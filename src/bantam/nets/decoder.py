@@ -104,7 +104,8 @@ class Attention(nn.Module):
             k = torch.cat([past[0].expand(before), k], dim=2)
             v = torch.cat([past[1].expand(before), v], dim=2)
         y = attend(q, k, v).transpose(1, 2).reshape(batch, tokens, -1)
-        return self.o_proj(y), (k, v)
+        out: Tensor = self.o_proj(y)
+        return out, (k, v)
 
 
 class MLP(nn.Module):
@@ -115,7 +116,8 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.hidden_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        y: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return y
 
 
 class Block(nn.Module):

@@ -1,4 +1,6 @@
-"""Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685) on every linear layer of the blocks."""
+"""Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685) on the blocks' linear layers."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,19 +37,25 @@ def add_lora(decoder: Decoder, rank: int, seed: int) -> None:
     """Freeze the decoder in place and put adapters on its blocks' linear layers."""
     decoder.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for block in decoder.model.layers:
-        for part in (block.self_attn, block.mlp):
-            for name, linear in list(part.named_children()):
-                setattr(part, name, LoRALinear(linear, rank, generator))
+    for part, name, linear in _linears(decoder):
+        setattr(part, name, LoRALinear(linear, rank, generator))
 
 
 def merge_lora(decoder: Decoder) -> None:
     """Fold the adapters into plain linear layers, in place."""
-    for block in decoder.model.layers:
-        for part in (block.self_attn, block.mlp):
-            for name, layer in list(part.named_children()):
-                if isinstance(layer, LoRALinear):
-                    weight = layer.merged()
-                    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-                    plain.weight = nn.Parameter(weight, requires_grad=False)
-                    setattr(part, name, plain)
+    for part, name, layer in _linears(decoder):
+        if isinstance(layer, LoRALinear):
+            weight = layer.merged()
+            plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+            plain.weight = nn.Parameter(weight, requires_grad=False)
+            setattr(part, name, plain)
+
+
+def _linears(decoder: Decoder) -> list[tuple[nn.Module, str, Any]]:
+    """The linear layers of every block: what holds them, their name there, themselves."""
+    return [
+        (part, name, linear)
+        for block in decoder.model.layers
+        for part in block.children()
+        for name, linear in part.named_children()
+    ]

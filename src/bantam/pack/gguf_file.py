@@ -80,6 +80,7 @@ def _values(decoder: Decoder, name: str) -> Callable[[], NDArray[np.float32]]:
             weight = pair_neighbours(weight, config.n_heads)
         elif name.endswith("k_proj.weight"):
             weight = pair_neighbours(weight, config.n_kv_heads)
-        return weight.contiguous().numpy()
+        array: NDArray[np.float32] = weight.contiguous().numpy()
+        return array
 
     return values

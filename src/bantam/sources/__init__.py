@@ -18,9 +18,19 @@ from bantam.licences import licence_in
 from bantam.sources import cache
 from bantam.sources.archives import extract, unpack
 from bantam.sources.cache import cached, clear
-from bantam.sources.door import ROOM, offline, suggest
+from bantam.sources.door import ROOM, NotHeld, closed, offline, suggest
 
-__all__ = ["Source", "cached", "clear", "extract", "model_file", "offline", "resolve"]
+__all__ = [
+    "NotHeld",
+    "Source",
+    "cached",
+    "clear",
+    "closed",
+    "extract",
+    "model_file",
+    "offline",
+    "resolve",
+]
 
 ARCHIVES = (".whl", ".tar.gz", ".tgz", ".zip")
 

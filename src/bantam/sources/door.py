@@ -5,12 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from errno import ENOSPC
 from pathlib import Path
 from shutil import disk_usage
 
 from bantam.errors import BadInput, JobFailed
+from bantam.progress import say
 from bantam.sources.cache import Entry, size_of
 
 MAX_BYTES = 64 << 30
@@ -22,6 +24,23 @@ class Unreached(JobFailed):
     """The other side did not answer; a copy in the cache may do instead."""
 
 
+class NotHeld(BadInput):
+    """The source would have to be fetched, and the network is forbidden."""
+
+
+_closed = ContextVar("closed", default=False)
+
+
+@contextmanager
+def closed() -> Iterator[None]:
+    """Forbid the network while the block runs, as --offline does for the whole command."""
+    before = _closed.set(True)
+    try:
+        yield
+    finally:
+        _closed.reset(before)
+
+
 def failure(what: str, error: Exception) -> JobFailed:
     """Whether this disk or the other side is to blame for an error while fetching."""
     if isinstance(error, OSError) and error.errno == ENOSPC:
@@ -31,6 +50,8 @@ def failure(what: str, error: Exception) -> JobFailed:
 
 def offline() -> bool:
     """Whether the network is forbidden: BANTAM_OFFLINE (set by --offline) or HF_HUB_OFFLINE."""
+    if _closed.get():
+        return True
     values = (os.environ.get(name, "") for name in ("BANTAM_OFFLINE", "HF_HUB_OFFLINE"))
     return any(value.strip().lower() in ("1", "true", "yes", "on") for value in values)
 
@@ -42,7 +63,7 @@ def reach(name: str, held: Entry | None, fetch: Callable[[], Entry]) -> Entry:
     """
     if offline():
         if held is None:
-            raise BadInput(
+            raise NotHeld(
                 f"{name} is not in the cache and the network is forbidden",
                 "run once without --offline (and without BANTAM_OFFLINE and HF_HUB_OFFLINE)",
             )
@@ -62,13 +83,6 @@ def suggest(wanted: str, names: Iterable[str]) -> str:
     near = get_close_matches(wanted, names, n=3, cutoff=0.5)
     some = near or names[:10]
     return f"{'did you mean' if near else 'there is'}: {', '.join(some)}" if some else "it is empty"
-
-
-def say(line: str) -> None:
-    """Print on standard error."""
-    from rich.console import Console
-
-    Console(stderr=True, soft_wrap=True).print(line, markup=False, highlight=False)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from itertools import islice
 import psutil
 import torch
 
+from bantam.engine import cores
 from bantam.kinds import Example
 from bantam.nets.choose import shared_start
 from bantam.nets.decoder import Decoder
@@ -122,9 +122,7 @@ def _time(
 
 def _thread_counts() -> list[int]:
     """One thread, and as many as there are cores: on a busy machine one can be quicker."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = min(psutil.cpu_count(logical=False) or 1, allowed or 1)
-    return sorted({1, cores})
+    return sorted({1, cores()})
 
 
 def _room_for_full(decoder: Decoder) -> bool:
