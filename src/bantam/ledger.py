@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from bantam import runs
+
 INTERVAL = 0.2  # seconds between looks at the memory
 
 
@@ -42,15 +44,17 @@ def spent(path: Path, stage: str) -> Iterator[Entry]:
     entry.wall_seconds = round(time.monotonic() - wall, 3)
     entry.cpu_seconds = round(_cpu_seconds() - cpu, 3)
     line = {key: value for key, value in asdict(entry).items() if value is not None}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if not before.endswith("\n"):  # torn by a sudden end, and so kept away from the new line
+        before += "\n" * bool(before)
+    runs.write_text(path, before + json.dumps(line) + "\n")
 
 
 def read(path: Path) -> list[dict[str, object]]:
     """The ledger's lines; the newest of each stage, in the order of the stages."""
     newest: dict[str, dict[str, object]] = {}
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
                 newest[entry["stage"]] = entry

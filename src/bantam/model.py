@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bantam import engine, kinds, sources
+from bantam import engine, kinds
 from bantam.errors import BadInput
-from bantam.formats import chat, gguf
+from bantam.formats import gguf
 from bantam.kinds import classify
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ class Model:
         seed: int | None = None,
     ) -> Iterator[str]:
         """The reply to a conversation, piece by piece."""
+        from bantam.formats import chat
+
         template = self.file.metadata.get("tokenizer.chat_template")
         segments = chat.render(
             template if isinstance(template, str) else None,
@@ -179,16 +181,20 @@ def load(name: str | Path, *, threads: int | None = None, parallel: int = 1) -> 
 
 def find(name: str | Path) -> Path:
     """The .gguf of a run, a pack folder or a source. Raises BadInput when there is none."""
-    folder = Path(name)
-    if (folder / "pack").is_dir():
-        folder = folder / "pack"
-    elif (folder / "recipe.toml").is_file() and (folder / "recipe.lock.json").is_file():
+    place = Path(name)
+    if (place / "pack").is_dir():
+        place /= "pack"
+    elif (place / "recipe.toml").is_file() and (place / "recipe.lock.json").is_file():
         raise BadInput(
-            f"{folder} is a run that has no packed model yet",
-            f"finish it with `bantam make {folder / 'recipe.toml'}`",
+            f"{place} is a run that has no packed model yet",
+            f"finish it with `bantam make {place / 'recipe.toml'}`",
         )
-    source = str(folder) if folder.exists() else str(name)
-    path = sources.model_file(sources.resolve(source))
+    held = list(place.glob("*.gguf")) if place.is_dir() else [place]
+    if len(held) == 1 and held[0].suffix == ".gguf" and held[0].is_file():
+        return held[0]  # at once: `sources` would hash the whole file first
+    from bantam import sources
+
+    path = sources.model_file(sources.resolve(str(place) if place.exists() else str(name)))
     if path.is_dir():
         raise BadInput(f"{name} is no GGUF file", "run `bantam make` with it as the base first")
     return path

@@ -18,6 +18,7 @@ from bantam.errors import BadInput
 
 FORMAT = 1  # of the run folder; a newer one is refused
 MANIFEST = "stage.json"
+BEGUN = ".key"  # the key of an unfinished stage
 
 
 @dataclass(frozen=True)
@@ -51,27 +52,33 @@ def stage(
     done, partial = run / name, run / f"{name}.partial"
     if manifest(done).get("key") == key:
         return Stage(done, key, reused=True)
-    if sound(partial, key):  # killed between the last write and the rename
-        shutil.rmtree(done, ignore_errors=True)
-        partial.rename(done)
-        return Stage(done, key, reused=False)
-    if not (resumes and (partial / ".key").is_file() and (partial / ".key").read_text() == key):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        (partial / ".key").write_text(key)
-    build(partial)
-    seal(partial, key)
+    if not sound(partial, key):  # it is when a call was killed between the seal and the rename
+        if not (resumes and _begun(partial) == key):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            write_text(partial / BEGUN, key)
+        build(partial)
+        seal(partial, key)
+    (partial / BEGUN).unlink(missing_ok=True)
     shutil.rmtree(done, ignore_errors=True)
     partial.rename(done)
     sync(run)
     return Stage(done, key, reused=False)
 
 
+def _begun(partial: Path) -> str:
+    """The key of the call that began this folder; empty when that is not known."""
+    try:
+        return (partial / BEGUN).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def seal(folder: Path, key: str) -> None:
     """Hash every file of the folder into its stage.json and put all of it on the disk."""
-    (folder / ".key").unlink(missing_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    paths = sorted(folder.rglob("*"))
+    # The key of an unfinished stage stays until the manifest stands: no moment is without both.
+    paths = [path for path in sorted(folder.rglob("*")) if path != folder / BEGUN]
     files = {p.relative_to(folder).as_posix(): file_sha256(p) for p in paths if p.is_file()}
     for path in paths:
         sync(path)
@@ -84,7 +91,7 @@ def sound(folder: Path, key: str) -> bool:
     found = manifest(folder)
     return found.get("key") == key and all(
         (folder / name).is_file() and file_sha256(folder / name) == digest
-        for name, digest in found.get("files", {}).items()
+        for name, digest in found["files"].items()
     )
 
 
@@ -92,16 +99,17 @@ def manifest(folder: Path) -> dict[str, Any]:
     """The folder's stage.json; empty when there is none or it is torn."""
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict):
-        return {}
-    if found.get("format", 0) > FORMAT:
-        raise BadInput(
-            f"{folder} was written by a newer version of Bantam",
-            "install the newest bantam-lm, or make the run in another folder",
-        )
-    return found
+    match found:
+        case {"format": int(written)} if written > FORMAT:
+            raise BadInput(
+                f"{folder} was written by a newer version of Bantam",
+                "install the newest bantam-lm, or make the run in another folder",
+            )
+        case {"format": int(), "key": str(), "files": dict()}:
+            return dict(found)
+    return {}
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -78,19 +78,23 @@ def from_metadata(metadata: Mapping[str, Any], origin: object) -> Task | None:
             "install the newest bantam-lm",
         )
     try:
-        prompt = json.loads(metadata["bantam.prompt"])
+        prompt, labels = json.loads(metadata["bantam.prompt"]), metadata["bantam.labels"]
         task = Task(
             kind=_text(metadata["bantam.kind"]),
             name=_text(prompt["name"]),
             instruction=_text(prompt["instruction"]),
-            labels=tuple(_text(label) for label in metadata["bantam.labels"]),
+            labels=tuple(_text(label) for label in _list(labels)),
             before=_segments(prompt["before"]),
             after=_segments(prompt["after"]),
             answer=_text(prompt["answer"]),
-            max_text_tokens=int(prompt["max_text_tokens"]),
+            max_text_tokens=prompt["max_text_tokens"],
         )
-        if task.kind != "classify" or len(set(task.labels)) < 2 or task.answer.count("{}") != 1:
-            raise ValueError(f"kind {task.kind!r} with {len(task.labels)} labels")
+        if task.kind != "classify" or not 2 <= len(labels) == len(set(labels)):
+            raise ValueError(f"kind {task.kind!r} with the labels {labels!r:.80}")
+        if sorted(c for c in task.answer if c in "{}") != ["{", "}"] or "{}" not in task.answer:
+            raise ValueError(f"the answer {task.answer!r:.80} has not one {{}}")
+        if type(task.max_text_tokens) is not int or task.max_text_tokens < 1:
+            raise ValueError(f"max_text_tokens is {task.max_text_tokens!r:.80}")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(
             f"{origin}: its bantam.* keys are broken ({error!r})", "pack the model again"
@@ -100,11 +104,15 @@ def from_metadata(metadata: Mapping[str, Any], origin: object) -> Task | None:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r:.80} is no text")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.80} is no list")
     return value
 
 
 def _segments(value: object) -> tuple[Segment, ...]:
-    if not isinstance(value, list):
-        raise TypeError(f"{value!r} is no list of segments")
-    return tuple((_text(text), trusted is True) for text, trusted in value)
+    return tuple((_text(text), trusted is True) for text, trusted in _list(value))

@@ -10,6 +10,7 @@ one rule, with any model.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bantam.errors import BadInput
 from bantam.kinds import Answer, Choose, Encode, Example, Task
 
 CUE = "Text: "  # what stands before a text in a prompt
@@ -46,7 +47,10 @@ def task(name: str, instruction: str, labels: Sequence[str]) -> Task:
 
 
 def label_tree(task: Task, encode: Encode, end: int) -> LabelTree:
-    """The token tree of the task's labels; `end` follows a label that begins another one."""
+    """The token tree of the task's labels; `end` follows a label that begins another one.
+
+    Raises BadInput for two labels that are the same tokens: no model could tell them apart.
+    """
     spelled = [(*encode([(task.answer.format(label), False)]), end) for label in task.labels]
     branches: list[Branch] = []
     paths: list[list[tuple[int, int]]] = [[] for _ in spelled]
@@ -55,6 +59,12 @@ def label_tree(task: Task, encode: Encode, end: int) -> LabelTree:
         prefix, members = waiting.pop(0)
         if len(members) == 1:
             continue
+        if any(len(spelled[m]) == len(prefix) for m in members):
+            same = " and ".join(repr(task.labels[m]) for m in members)
+            raise BadInput(
+                f"the labels {same} are the same tokens to this model",
+                "write one of them differently, or use another base",
+            )
         tokens = list(dict.fromkeys(spelled[m][len(prefix)] for m in members))
         if len(tokens) > 1:
             branches.append(Branch(prefix, tuple(tokens)))

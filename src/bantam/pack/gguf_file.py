@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bantam import kinds
+from bantam.errors import BadInput
 from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
+from bantam.formats.tokenizer_json import NORMAL, UNUSED
 from bantam.nets.decoder import Decoder
 from bantam.nets.load import BLOCK_NAMES, OUTER_NAMES, pair_neighbours
 
@@ -46,10 +48,32 @@ def write(
         "llama.rope.dimension_count": c.head_size,
         "llama.vocab_size": c.vocab_size,
     }
-    metadata |= tokenizer.gguf_metadata() | lineage
+    metadata |= _vocabulary(tokenizer, c.vocab_size) | lineage
     if task:
         metadata |= {"general.name": task.name} | kinds.to_metadata(task)
     gguf.write(path, metadata, _tensors(decoder, bits))
+
+
+def _vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
+    """The tokenizer's keys with a token for each row of the embedding, as the runtime wants them.
+
+    Some models have more rows than tokens, to fill blocks. Raises BadInput when they have fewer.
+    """
+    keys, tokens = tokenizer.gguf_metadata(), tokenizer.vocab_size
+    if tokens > rows:
+        raise BadInput(
+            f"the tokenizer has {tokens} tokens, the model knows {rows}",
+            "use a base whose tokenizer belongs to it",
+        )
+    if tokens == rows:
+        return keys
+    names = [f"[PAD{id}]" for id in range(tokens, rows)]
+    types = keys.get("tokenizer.ggml.token_type", [NORMAL] * tokens) + [UNUSED] * len(names)
+    keys.pop("tokenizer.ggml.scores", None)  # no byte-level tokenizer uses them
+    return keys | {
+        "tokenizer.ggml.tokens": keys["tokenizer.ggml.tokens"] + names,
+        "tokenizer.ggml.token_type": types,
+    }
 
 
 def _tensors(decoder: Decoder, bits: str) -> list[gguf.NewTensor]:

@@ -114,7 +114,7 @@ def _time(
         for batch in some:
             step(batch, 0.0)
         seconds = time.perf_counter() - began
-        used = _tokens([example for batch in some for example in batch])
+        used = sum(len(example.ids) - len(start) for batch in some for example in batch)
         timings.append(Timing(replace(trial, threads=count), seconds / used))
     torch.set_num_threads(before)
     return timings

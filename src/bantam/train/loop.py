@@ -72,10 +72,12 @@ def tune(
             if step % plan.evaluate_every == 0 or step == plan.steps:
                 with autocast(decoder, plan):
                     line["val_score"], line["val_loss"] = evaluate(decoder)
+                _check_finite(line["val_loss"], plan)
                 place = _judged(place, plan, line, time.monotonic() - began)
-                state.save(folder, key, decoder, optimizer, place)
             log.write(json.dumps(line) + "\n")
             log.flush()
+            if place.step == step:  # after its line is out: a checkpoint's lines are always there
+                state.save(folder, key, decoder, optimizer, place)
             report(line)
             if place.done:
                 break
@@ -116,11 +118,7 @@ def step_of(
         with autocast(decoder, plan):
             loss = answer_loss(decoder, batch, start)
         value = loss.item()
-        if not math.isfinite(value):
-            raise JobFailed(
-                f"training diverged: the loss became {value}",
-                f"lower train.learning_rate (it was {plan.learning_rate:g})",
-            )
+        _check_finite(value, plan)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
         optimizer.step()
@@ -135,6 +133,14 @@ def autocast(decoder: Decoder, plan: Plan) -> AbstractContextManager[object]:
     mixed = plan.method == "full" and plan.precision == "bfloat16"
     device = decoder.lm_head.weight.device.type
     return torch.autocast(device, torch.bfloat16, enabled=mixed)
+
+
+def _check_finite(loss: float, plan: Plan) -> None:
+    if not math.isfinite(loss):
+        raise JobFailed(
+            f"training diverged: the loss became {loss}",
+            f"lower train.learning_rate (it was {plan.learning_rate:g})",
+        )
 
 
 def _judged(place: state.Place, plan: Plan, line: dict[str, float], spent: float) -> state.Place:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bantam.kinds import Example
-from bantam.nets.choose import pad
+from bantam.nets.choose import logits_of, pad
 from bantam.nets.decoder import Decoder
 
 
@@ -29,6 +29,6 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
     losses = []
     for candidates, found in places.items():
         rows, positions, targets = torch.tensor(found, device=head.device).unbind(1)
-        logits = states[rows, positions].float() @ head[list(candidates)].float().t()
+        logits = logits_of(states[rows, positions], head[list(candidates)])
         losses.append(F.cross_entropy(logits, targets, reduction="sum"))
     return torch.stack(losses).sum() / len(batch)

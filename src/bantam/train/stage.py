@@ -1,15 +1,19 @@
 """The train stage: labelled rows and a base in, tuned weights out."""
 
+import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file
 
+from bantam import runs
 from bantam.formats.tokenizer import Tokenizer
 from bantam.kinds import Example, Task, classify
 from bantam.nets import load as files
@@ -45,10 +49,30 @@ def train(
     key: str,
     advance: Advance,
 ) -> state.Place:
-    """Tune the base; `folder` ends with tuned.safetensors (what was learned) and metrics.jsonl."""
-    decoder = files.load(base).to(device.pick())
-    examples = examples_of(task, tokenizer, rows)
-    judged = Validation(task, tokenizer, val)
+    """Tune the base; `folder` ends with tuned.safetensors (what was learned), metrics.jsonl and
+    result.json (the place). A call that was interrupted is taken up, also after its last step."""
+    tuned = folder / "tuned.safetensors"
+    if not _written_for(tuned, key):
+        decoder = files.load(base).to(device.pick())
+        examples = examples_of(task, tokenizer, rows)
+        judged = Validation(task, tokenizer, val)
+        report = _teller(plan, judged, advance)
+        place = loop.tune(decoder, examples, plan, judged, folder, key, report)
+        runs.write_json(folder / "result.json", asdict(place))
+        files.write_tensors(dict(state.trained(decoder)), tuned, {"key": key})
+    state.forget(folder)
+    return state.Place(**json.loads((folder / "result.json").read_text(encoding="utf-8")))
+
+
+def _written_for(tuned: Path, key: str) -> bool:
+    if not tuned.is_file():
+        return False
+    with safe_open(tuned, "pt") as file:
+        return (file.metadata() or {}).get("key") == key
+
+
+def _teller(plan: Plan, judged: "Validation", advance: Advance) -> loop.Report:
+    """What `advance` is told after each step: loss, speed, the last validation score."""
     began, first = time.monotonic(), 0
 
     def report(line: dict[str, float]) -> None:
@@ -60,11 +84,7 @@ def train(
             note += f"  validation {judged.score:.3f}"
         advance(int(line["step"]), plan.steps, note)
 
-    place = loop.tune(decoder, examples, plan, judged, folder, key, report)
-    learned = {n: p.detach().cpu().contiguous() for n, p in state.trained(decoder).items()}
-    save_file(learned, folder / "tuned.safetensors")
-    state.forget(folder)
-    return place
+    return report
 
 
 class Validation:

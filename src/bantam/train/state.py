@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bantam import runs
+from bantam.nets.load import write_tensors
 
 KEPT = 2  # a torn or altered newest checkpoint falls back on the one before
 
@@ -44,17 +45,16 @@ def save(
     partial = folder / "checkpoint.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    save_file({n: p.detach().contiguous() for n, p in parameters.items()}, partial / "weights.st")
+    write_tensors(dict(parameters), partial / "weights.st")
     moments = {
         f"{name}.{which}": value
         for name, p in parameters.items()
         for which, value in optimizer.state[p].items()
     }
-    save_file(moments, partial / "optimizer.st")
-    if place.best_step == place.step:
-        os.link(partial / "weights.st", partial / "best.st")
-    else:
-        os.link(_newest(folder)[0] / "best.st", partial / "best.st")
+    write_tensors(moments, partial / "optimizer.st")
+    better = place.best_step == place.step
+    best = partial / "weights.st" if better else _newest(folder)[0] / "best.st"
+    _same_file(best, partial / "best.st")
     runs.write_json(partial / "place.json", asdict(place))
     runs.seal(partial, key)
     final = folder / f"checkpoint-{place.step:08d}"
@@ -68,16 +68,20 @@ def save(
 def restore(
     folder: Path, key: str, decoder: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Place | None:
-    """Put the newest sound checkpoint into the decoder and the optimizer; None if there is none."""
+    """Put the newest sound checkpoint into the decoder and the optimizer; None if there is none.
+
+    Newer ones that are not sound are removed: what follows must not build on them.
+    """
     for checkpoint in _newest(folder):
         if not runs.sound(checkpoint, key):
+            shutil.rmtree(checkpoint)
             continue
         parameters = trained(decoder)
         put(parameters, load_file(checkpoint / "weights.st"))
         moments = load_file(checkpoint / "optimizer.st")
         for name, p in parameters.items():
             optimizer.state[p] = {
-                which: moments[f"{name}.{which}"].to(p.device if which != "step" else "cpu")
+                which: moments[f"{name}.{which}"].to(p.device)
                 for which in ("step", "exp_avg", "exp_avg_sq")
             }
         return Place(**json.loads((checkpoint / "place.json").read_text(encoding="utf-8")))
@@ -99,6 +103,14 @@ def put(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(values[name])
+
+
+def _same_file(path: Path, link: Path) -> None:
+    """Another name for a file; a copy where the file system has one name a file (FAT, Android)."""
+    try:
+        os.link(path, link)
+    except OSError:
+        shutil.copyfile(path, link)
 
 
 def _newest(folder: Path) -> list[Path]:

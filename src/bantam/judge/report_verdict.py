@@ -1,0 +1,225 @@
+"""What the page shows of a verdict: the score, the rivals, where the model is right and wrong.
+
+Each function returns None or an empty list when there is nothing to show.
+"""
+
+import heapq
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from bantam.judge import charts, loose, words
+from bantam.judge.loose import Json
+
+PAIRS = 10  # how many of the pairs most often confused
+CELLS = 20  # labels in the confusion matrix, and in the first part of the table per label
+OUTCOMES = {"win": "beats", "tie": "ties with", "loss": "loses to"}
+
+
+def models(verdict: Json) -> list[Json]:
+    """Ours and the rivals that have a score, best first, each with its bar."""
+    found = []
+    for index, model in enumerate(
+        [loose.part(verdict.get("model")), *loose.rows(verdict.get("rivals"))]
+    ):
+        score = loose.number(model.get("score"))
+        if score is not None:
+            ends = [loose.number(model.get(f"score_{end}")) for end in ("low", "high")]
+            low, high = (score if end is None else end for end in ends)
+            known = {
+                "name": str(model.get("name") or "?"),
+                "ours": index == 0,
+                "outcome": str(model.get("outcome")),
+                "score": score,
+                "low": low,
+                "high": high,
+                "bar": charts.score_bar(score, low, high, index == 0),
+            }
+            found.append({**model, **known})
+    return sorted(found, key=lambda model: -model["score"])
+
+
+def headline(metric: str, models: Sequence[Json], rows: float | None) -> str:
+    """The verdict in a dozen words: the score, and what came of the rivals, losses first."""
+    ours = next((model for model in models if model["ours"]), None)
+    if ours is None:
+        return "This run has no verdict yet: it has not been judged."
+    score = words.percent(ours["score"])
+    said = f"{score} right" if metric == "accuracy" else f"{score} {metric}"
+    said += f" on {words.count(rows)} unseen rows" if rows else ""
+    names = {
+        outcome: [model["name"] for model in models if model["outcome"] == outcome]
+        for outcome in ("loss", "tie", "win")
+    }
+    if names["win"] and not names["loss"] + names["tie"]:
+        return f"{said}: it beats {_named(names['win'], 'all ')}."
+    parts = [f"{OUTCOMES[outcome]} {_named(some)}" for outcome, some in names.items() if some]
+    return f"{said}: it {', '.join(parts)}." if parts else f"{said}."
+
+
+def _named(names: Sequence[str], all_of: str = "") -> str:
+    if len(names) > 2:
+        return f"{all_of}{len(names)} rivals"
+    return " and ".join(words.clip(name, 40) for name in names)
+
+
+def tiles(verdict: Json, metric: str) -> list[Json]:
+    """The big numbers under the sentence."""
+    ours = loose.part(verdict.get("model"))
+    low, high = loose.number(ours.get("score_low")), loose.number(ours.get("score_high"))
+    late = loose.number(ours.get("latency_p95_ms"))
+    wanted = {limit["limit"]: limit for limit in limits(verdict)}
+    rows = loose.number(verdict.get("test_rows"))
+    tiles: list[Json] = [
+        {
+            "name": metric,
+            "value": words.percent(ours.get("score")),
+            "note": f"95% interval {100 * low:.1f} to {words.percent(high)}"
+            if low is not None
+            else "",
+            "more": f"{words.count(rows)} held-out rows" if rows else "",
+        },
+        {
+            "name": "size on disk",
+            "value": words.size(ours.get("bytes")),
+            "limit": wanted.get("size"),
+        },
+        {
+            "name": "time for an answer",
+            "value": words.milliseconds(ours.get("latency_p50_ms")),
+            "note": f"median; 95% within {words.milliseconds(late)}"
+            if late is not None
+            else "median",
+            "limit": wanted.get("latency"),
+        },
+        {
+            "name": "peak memory",
+            "value": words.size(ours.get("peak_memory_bytes")),
+            "limit": wanted.get("memory"),
+        },
+    ]
+    return [tile for tile in tiles if tile["value"] != words.NONE]
+
+
+def outcomes(models: Sequence[Json]) -> list[Json]:
+    """Each rival with what came of it, the losses first: they matter most."""
+    rivals = [model for model in models if model["outcome"] in OUTCOMES]
+    return sorted(rivals, key=lambda model: ("loss", "tie", "win").index(model["outcome"]))
+
+
+def differences(models: Sequence[Json]) -> list[Json]:
+    found = []
+    for model in models:
+        ends = [loose.number(model.get(f"difference{end}")) for end in ("", "_low", "_high")]
+        values = [value for value in ends if value is not None]
+        if model["outcome"] in OUTCOMES and len(values) == 3:
+            found.append({**model, "values": values})
+    reach = max((abs(value) for model in found for value in model["values"]), default=0.0)
+    for model in found:
+        difference, low, high = model["values"]
+        model["bar"] = charts.difference_bar(difference, low, high, reach, model["outcome"])
+    return found
+
+
+def limits(verdict: Json) -> list[Json]:
+    """The recipe's limits, each with what was measured, in words."""
+    return [
+        {
+            "limit": name,
+            "said": words.LIMITS[name][0],
+            "kept": limit.get("kept"),
+            "wanted": words.LIMITS[name][1](limit.get("wanted")),
+            "measured": words.LIMITS[name][1](limit.get("measured")),
+        }
+        for limit in loose.rows(verdict.get("limits"))
+        if (name := str(limit.get("limit"))) in words.LIMITS
+    ]
+
+
+def costs(models: Sequence[Json], metric: str) -> list[Json]:
+    """Score against latency and against size, of the models that have both."""
+    found = []
+    for key, title, write in (
+        ("latency_p50_ms", "median time for an answer, log scale", words.milliseconds),
+        ("bytes", "size on disk, log scale", words.size),
+    ):
+        points = [
+            charts.Point(m["name"], cost, m["score"], m["low"], m["high"], m["ours"])
+            for m in models
+            if (cost := loose.number(m.get(key)) or 0) > 0
+        ]
+        names = {point.name for point in points}
+        if len(points) > 1:
+            found.append(
+                {
+                    "chart": charts.scatter(points, title, metric, write),
+                    "missing": [m["name"] for m in models if m["name"] not in names],
+                }
+            )
+    return found
+
+
+def confusion(per_class: Sequence[Json], matrix: Sequence[Any]) -> Json | None:
+    """The counts (rows expected, columns answered), collapsed when there are many labels."""
+    labels = [str(row.get("label")) for row in per_class]
+    counts = [[max(int(loose.number(cell) or 0), 0) for cell in loose.items(row)] for row in matrix]
+    if not labels or len(counts) != len(labels) or any(len(r) != len(labels) for r in counts):
+        return None
+    wrong = ((n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n)
+    pairs = [
+        {"expected": labels[i], "answered": labels[j], "count": n, "of": sum(counts[i])}
+        for n, i, j in heapq.nlargest(PAIRS, wrong)
+    ]
+    groups, names = [[i] for i in range(len(labels))], labels
+    if len(labels) > CELLS:
+        order = sorted(groups, key=lambda group: -sum(counts[group[0]]))
+        rest = [i for group in order[CELLS:] for i in group]
+        groups = [*order[:CELLS], rest]
+        names = [*(labels[i] for (i,) in order[:CELLS]), f"{len(rest)} others"]
+    shown = [
+        [sum(counts[i][j] for i in down for j in across) for across in groups] for down in groups
+    ]
+    return {
+        "labels": names,
+        "rows": [
+            {"label": name, "cells": _cells(row, i, names, len(groups[i]) > 1)}
+            for i, (name, row) in enumerate(zip(names, shown, strict=True))
+        ],
+        "collapsed": len(labels) if len(labels) > CELLS else 0,
+        "pairs": pairs if len(labels) > 4 else [],
+    }
+
+
+def _cells(row: Sequence[int], own: int, names: Sequence[str], mixed: bool) -> list[Json]:
+    """A row of the matrix; in the row of the other labels right and wrong are mixed."""
+    total = max(sum(row), 1)
+    return [
+        {
+            "count": n,
+            "share": f"{n / total:.0%}",
+            "tint": 0 if mixed else round(math.sqrt(n / total), 2),  # the root shows small shares
+            "right": j == own,
+            "said": f"answered {names[j]}: {n} of {total}",
+        }
+        for j, n in enumerate(row)
+    ]
+
+
+def by_label(per_class: Sequence[Json]) -> list[Json]:
+    rows = [
+        {**row, "bar": charts.share_bar(loose.number(row.get("f1")) or 0, ours=True)}
+        for row in per_class
+    ]
+    return sorted(rows, key=lambda row: -(loose.number(row.get("support")) or 0))
+
+
+def reliability(scores: Json) -> Json | None:
+    """Bins with rows in them."""
+    bins = [
+        (said, right, int(count))
+        for one in loose.rows(scores.get("reliability"))
+        if (said := loose.number(one.get("confidence"))) is not None
+        and (right := loose.number(one.get("accuracy"))) is not None
+        and (count := loose.number(one.get("rows")) or 0) > 0
+    ]
+    return {"chart": charts.reliability(bins), **scores} if bins else None
