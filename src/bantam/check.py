@@ -13,6 +13,8 @@ import psutil
 from bantam import recipe, sources, units
 from bantam.errors import BadInput, BantamError
 from bantam.formats import gguf, safetensors
+from bantam.judge import words
+from bantam.model import gguf_in
 
 Line = dict[str, Any]  # what, ok, mend
 Found = TypeVar("Found")
@@ -38,14 +40,16 @@ def check(path: Path, run: Path) -> list[Line]:
     if made is None:
         return lines
     tried(_installed, lambda _: "PyTorch, polars and scikit-learn are installed")
-    data, models = (
-        {name: tried(partial(_here, made, name), partial(_told, name)) for name in names}
-        for names in (_data(made), _models(made))
+    data = {name: tried(partial(_here, made, name), partial(_told, name)) for name in _data(made)}
+    base, *rivals = (
+        tried(partial(_here, made, name), partial(_told, name)) for name in _models(made)
     )
     held = {name: source for name, source in data.items() if source is not None}
     if len(held) == len(data):
         tried(partial(_split, made, held), _rows)
-    base = models[made.base.model]
+    for rival in rivals:
+        if rival is not None:
+            tried(partial(_rival, rival), lambda found: f"rival: {found.name}")
     if base is not None:
         size = tried(partial(_parameters, base), lambda n: f"base: {n / 1e6:.0f}M parameters")
         if size is not None:
@@ -68,7 +72,7 @@ def _models(made: recipe.Recipe) -> list[str]:
 def _told(name: str, source: sources.Source | None) -> str:
     if source is None:
         return f"{name}: not here yet, `bantam make` fetches it"
-    return f"{name}: {units.write_size(source.size)}, licence {source.licence or 'not stated'}"
+    return f"{name}: {words.size(source.size)}, licence {source.licence or 'not stated'}"
 
 
 def _installed() -> None:
@@ -98,6 +102,12 @@ def _split(made: recipe.Recipe, data: dict[str, sources.Source]) -> dict[str, An
 
     wanted = made.data
     return prepare(wanted, files(wanted.examples), files(wanted.val), files(wanted.test)).report
+
+
+def _rival(source: sources.Source) -> Path:
+    path = gguf_in(source)
+    gguf.read(path)
+    return path
 
 
 def _rows(report: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -37,20 +38,26 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        click.echo(f"bantam: {_disk(error)}", err=True)
+        click.echo(f"bantam: {_told(error)}", err=True)
         code = 1
     sys.exit(code or 0)
 
 
-def _disk(error: OSError) -> str:
-    import errno
-
+def _told(error: OSError) -> str:
+    """What the system refused, and a mend."""
+    mend = "look whether it is there, and whether you may read and write it"
     if error.errno == errno.ENOSPC:
-        where = error.filename or "while writing"
-        return (
-            f"the disk is full ({where})\n  mend: free space; the same command goes on from there"
-        )
-    return f"{error}\n  mend: look at the rights of this file and its folder"
+        mend = "free space; the same command goes on from there"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}\n  mend: {mend}"
+
+
+def _writable(output: Path) -> None:
+    """Refuse a file to write that cannot be, before any work."""
+    if output.is_dir():
+        raise BadInput(f"{output} is a folder", "name a file in it")
+    if not output.parent.is_dir():
+        raise BadInput(f"{output.parent} is no folder", "make it first, or name another place")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,9 +81,10 @@ def new(data: Path, output: Path | None, force: bool, json_: bool) -> None:
     from bantam.runs import write_text
     from bantam.text.look import describe, look, write_recipe
 
-    output = output or data.with_name("recipe.toml")
-    if output.exists() and not force:
+    output = output or data.parent / "recipe.toml"
+    if data.is_file() and output.exists() and not force:
         raise BadInput(f"{output} is there already", "add --force to replace it, or -o elsewhere")
+    _writable(output)
     seen = look(data)
     write_text(output, write_recipe(seen, output))
     if json_:
@@ -153,13 +161,19 @@ def run(
 
     if text is not None and file is not None:
         raise BadInput("a text and a file were given", "give one of them")
+    if text is not None and output is not None:
+        raise BadInput("a text and an output were given", "--output takes the rows of a file")
+    if output:
+        _writable(output)
     with load(model, threads=threads) as loaded:
         if text is not None:
             answer = loaded(text)
             _print_json(use.plain(answer)) if json_ else click.echo(use.line(answer))
         else:
             count = use.rows(loaded, file, column, output, json_)
-            if output:
+            if output and json_:
+                _print_json({"answers": count, "output": str(output)})
+            elif output:
                 click.echo(f"{count} answers in {output}", err=True)
 
 

@@ -4,10 +4,7 @@ import os
 import re
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
-
-if TYPE_CHECKING:
-    from bantam.sources import Source
+from typing import TypedDict
 
 # What a licence's text says of itself, and what we call it.
 TEXTS = {
@@ -36,11 +33,6 @@ class Licence(TypedDict):
     text_file: str | None
     notice: str | None
     terms: bool
-
-
-def licence_of(source: "Source") -> Licence:
-    """The licence of a source; name and text are None when its files do not say."""
-    return licence_in(source.root)
 
 
 def licence_in(root: Path) -> Licence:

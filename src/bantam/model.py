@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from bantam.formats import gguf
 from bantam.kinds import classify
 
 if TYPE_CHECKING:
+    from bantam import sources
     from bantam.formats.tokenizer import Tokenizer
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
@@ -65,6 +66,7 @@ class Model:
     def close(self) -> None:
         """End the runtime; the model may be used again and then starts a new one."""
         if "runtime" in self.__dict__:
+            self.__dict__.pop("_tokenize", None)
             self.__dict__.pop("runtime").close()
 
     @cached_property
@@ -88,7 +90,12 @@ class Model:
         """Token ids; control tokens are recognised in trusted segments only."""
         if self.tokenizer:
             return self.tokenizer.encode(segments)
-        return [i for text, trusted in segments for i in self.runtime.tokenize(text, trusted)]
+        return [i for text, trusted in segments for i in self._tokenize(text, trusted)]
+
+    @cached_property
+    def _tokenize(self) -> Callable[[str, bool], list[int]]:
+        """The runtime's tokenizer; the parts that prompts share are asked for once."""
+        return lru_cache(4096)(self.runtime.tokenize)
 
     @property
     def start(self) -> list[int]:
@@ -163,6 +170,12 @@ class Model:
         ids = self.encode(segments)
         if self.start and ids[:1] != self.start:  # exactly one, whether the template writes it
             ids = self.start + ids
+        room = self.runtime.info.context - 1
+        if len(ids) > room:
+            raise BadInput(
+                f"the conversation has {len(ids)} tokens, this model has room for {room}",
+                "begin a new one, or say less at once",
+            )
         return self.runtime.generate(ids, max_tokens=max_tokens, temperature=temperature, seed=seed)
 
     def chat(self, messages: Sequence[dict[str, str]], **settings: Any) -> str:
@@ -194,7 +207,16 @@ def find(name: str | Path) -> Path:
         return held[0]  # at once: `sources` would hash the whole file first
     from bantam import sources
 
-    path = sources.model_file(sources.resolve(str(place) if place.exists() else str(name)))
+    return gguf_in(sources.resolve(str(place) if place.exists() else str(name)))
+
+
+def gguf_in(source: sources.Source) -> Path:
+    """The .gguf in a source. Raises BadInput when there is none."""
+    from bantam import sources
+
+    path = sources.model_file(source)
     if path.is_dir():
-        raise BadInput(f"{name} is no GGUF file", "run `bantam make` with it as the base first")
+        raise BadInput(
+            f"{source.name} is no GGUF file", "`bantam make` makes one, with this as base.model"
+        )
     return path

@@ -7,6 +7,7 @@ stands in recipe.lock.json before the first step that follows from it.
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from bantam import __version__, kinds, ledger, recipe, runs, sources
 from bantam.errors import BadInput, JobFailed
 from bantam.kinds import classify
-from bantam.licences import licence_of
+from bantam.licences import licence_in
+from bantam.model import gguf_in
 from bantam.progress import bar, say
 
 if TYPE_CHECKING:
@@ -41,10 +43,10 @@ class Job:
 
     @cached_property
     def probed(self) -> "Decoder":
-        """The untuned base in torch."""
+        """The untuned base in torch, on as many threads as training found quickest."""
         from bantam.train import stage
 
-        return stage.frozen(self.base)
+        return stage.frozen(self.base, read_lock(self.folder)["plan"]["threads"])
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
@@ -77,6 +79,8 @@ def make(path: Path, folder: Path | None = None) -> dict[str, Any]:
     """
     made = recipe.load(path)
     folder = folder or run_folder(made)
+    if in_the_way := [place for place in (folder, *folder.parents) if place.is_file()]:
+        raise BadInput(f"{in_the_way[0]} is a file, no place for a run", "name a folder with --run")
     with runs.alone(folder):
         job = Job(made, folder, _sources(made, folder))
         runs.write_text(folder / "recipe.toml", path.read_text(encoding="utf-8"))
@@ -99,31 +103,41 @@ def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
     names = [made.base.model, *made.data.examples]
     for files in (made.data.val, made.data.test):
         names += files if isinstance(files, list) else []
-    names += [name for name in made.judge.rivals if name not in recipe.SIMPLE_RIVALS]
+    names += _others(made)
     locked = read_lock(folder).get("sources", {})
     here = made.path.parent
-    with ledger.spent(folder / "ledger.jsonl", "sources"):
+    anew = not locked.keys() >= set(names)
+    with ledger.spent(folder / "ledger.jsonl", "sources") if anew else nullcontext():
         found = {}
         for name in dict.fromkeys(names):
             remote = locked.get(name, {}).get("scheme", "path") != "path"
             pinned = locked[name]["sha256"] if remote else None
             found[name] = sources.resolve(name, relative_to=here, expect_sha256=pinned)
+    # What is no model is told now, before anything is spent.
+    sources.model_file(found[made.base.model])
+    for name in _others(made):
+        gguf_in(found[name])
     told = {
         name: {
             "scheme": source.scheme,
             "sha256": source.sha256,
             "size": source.size,
             "origin": source.origin,
-            "licence": licence_of(source)["name"],
+            "licence": licence_in(source.root)["name"],
         }
         for name, source in found.items()
     }
     _lock(folder, sources=told, base=made.base.model, version=__version__)
     for name, source in found.items():
-        licence = licence_of(source)
+        licence = licence_in(source.root)
         if licence["terms"]:
             say(f"note: {name} may be used only under the {licence['name']}")
     return found
+
+
+def _others(made: recipe.Recipe) -> list[str]:
+    """The rivals that are models of their own."""
+    return [name for name in made.judge.rivals if name not in recipe.SIMPLE_RIVALS]
 
 
 def _text(job: Job) -> str:
@@ -275,7 +289,7 @@ def _lineage(job: Job) -> dict[str, Any]:
 def _judge(job: Job, pack_key: str) -> dict[str, Any]:
     """The packed file against its rivals on the test rows."""
     made = job.made
-    others = [name for name in made.judge.rivals if name not in recipe.SIMPLE_RIVALS]
+    others = _others(made)
     digests = {name: job.found[name].sha256 for name in others}
     rules = made.judge.model_dump(), made.limits.model_dump()
     key = runs.key_of("judge", 1, pack_key, rules, digests)
@@ -292,7 +306,7 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
                 made,
                 _packed(job.folder),
                 _as_gguf(job, folder),
-                {name: sources.model_file(job.found[name]) for name in others},
+                {name: gguf_in(job.found[name]) for name in others},
                 judge.Rows(*(job.rows(split) for split in ("train", "val", "test"))),
                 lambda texts: _states(job, texts),
                 data,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bantam.formats import gguf
+from bantam.judge import loose
 from bantam.model import Model, find
 
 Facts = dict[str, Any]
@@ -32,11 +33,11 @@ def facts(name: str) -> Facts:
             "instruction": model.task.instruction,
             "labels": list(model.task.labels),
         }
-    if isinstance(lineage := data.get("bantam.lineage"), str):
-        told["lineage"] = json.loads(lineage)
+    if lineage := _object(data.get("bantam.lineage")):
+        told["lineage"] = lineage
     verdict = path.parent.parent / "judge" / "verdict.json"
     if path.parent.name == "pack" and verdict.is_file():
-        told["verdict"] = json.loads(verdict.read_text(encoding="utf-8"))
+        told["verdict"] = _object(verdict.read_text(encoding="utf-8", errors="replace"))
     return told
 
 
@@ -53,12 +54,22 @@ def describe(told: Facts) -> str:
         lines.append(f"task      {task['name']} ({task['kind']}): {task['instruction']}")
         lines.append(f"labels    {', '.join(labels[:20])}{more}")
     lines.append(f"licence   {told['licence'] or 'not stated'}")
-    if lineage := told.get("lineage"):
-        lines.append(f"base      {lineage['base']['origin']}")
-        lines += [f"data      {n}  sha256 {d[:16]}" for n, d in lineage["data"].items()]
-    if verdict := told.get("verdict"):
-        lines.append(f"verdict   {verdict['sentence']}")
+    lineage = loose.part(told.get("lineage"))
+    if origin := loose.part(lineage.get("base")).get("origin"):
+        lines.append(f"base      {origin}")
+    for name, digest in loose.part(lineage.get("data")).items():
+        lines.append(f"data      {name}  sha256 {str(digest)[:16]}")
+    if sentence := loose.part(told.get("verdict")).get("sentence"):
+        lines.append(f"verdict   {sentence}")
     return "\n".join(lines)
+
+
+def _object(text: object) -> Facts:
+    """A JSON object from a file that may be broken; then it is empty."""
+    try:
+        return loose.part(json.loads(text) if isinstance(text, str) else None)
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _count(info: gguf.TensorInfo) -> int:

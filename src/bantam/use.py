@@ -11,7 +11,8 @@ from typing import IO, Any
 
 from bantam.errors import BadInput
 from bantam.model import Answer, Model
-from bantam.progress import bar
+from bantam.progress import bar, say
+from bantam.runs import sync
 
 BATCH = 64
 Row = dict[str, Any]
@@ -40,19 +41,22 @@ def rows(
     `output` (.csv, .tsv or .jsonl) takes the rows with the answers beside them, whole or not at
     all; without it answers go to standard output as they come.
     """
-    if output and output.suffix not in (".csv", ".tsv", ".jsonl"):
+    if output and output.suffix.lower() not in (".csv", ".tsv", ".jsonl"):
         raise BadInput(f"{output}: answers are written as .csv, .tsv or .jsonl", "choose one")
     if output and file and output.resolve() == file.resolve():
         raise BadInput(f"{output} is the file that is read", "name another output")
     source, total = _read(file, column), _count(file)
     name = column or "text"
     model.asked()
+    asks = file is None and sys.stdin.isatty()
+    if asks:
+        say("a text a line; Ctrl-D ends it")
     done = 0
     with ExitStack() as stack:
         write = stack.enter_context(_Written(output)) if output else None
         gathered: list[Row] = []
         advance = stack.enter_context(bar("run"))
-        while batch := list(islice(source, BATCH)):
+        while batch := list(islice(source, 1 if asks else BATCH)):
             answers = model.batch([row[name] for row in batch])
             for row, answer in zip(batch, answers, strict=True):
                 if write:
@@ -69,19 +73,18 @@ def rows(
 
 
 def _read(file: Path | None, column: str | None) -> Iterator[Row]:
-    if file is None:
-        for text in sys.stdin:
-            if text.strip():
-                yield {column or "text": text.rstrip("\r\n")}
-        return
     try:
+        if file is None:
+            yield from _lines(sys.stdin, column or "text")
+            return
         with file.open(encoding="utf-8-sig", newline="") as opened:
             yield from _rows(file, opened, column or "text")
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror}", "look at its name") from None
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"{file} is not UTF-8 (byte {error.start})", "save it as UTF-8 and run again"
+            f"{file or 'standard input'} is not UTF-8: {error.reason}",
+            "save it as UTF-8 and run again",
         ) from None
     except csv.Error as error:
         raise BadInput(f"{file} is no sound table: {error}", "export it again") from None
@@ -91,7 +94,7 @@ def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:
     kind = file.suffix.lower()
     found: Iterable[Row]
     if kind == ".txt":
-        found = ({column: text.rstrip("\r\n")} for text in opened if text.strip())
+        found = _lines(opened, column)
     elif kind == ".jsonl":
         found = _objects(file, opened)
     elif kind in (".csv", ".tsv"):
@@ -101,13 +104,22 @@ def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:
             f"{file}: cannot read {kind or 'this'} files", "give .csv, .tsv, .jsonl or .txt"
         )
     for number, row in enumerate(found, 1):
-        if not isinstance(row.get(column), str):
+        if column not in row:
             there = ", ".join(str(key) for key in row)
             raise BadInput(
-                f'{file}, row {number}: no text in a column "{column}"; there are: {there}',
+                f'{file}, row {number}: there is no column "{column}"; there are: {there}',
                 "name the column of the texts with --column",
             )
+        if not isinstance(row[column], str) or None in row:
+            raise BadInput(
+                f'{file}, row {number}: no text in "{column}", or fields that have no column',
+                "mend this row: is a quote or a separator missing?",
+            )
         yield row
+
+
+def _lines(opened: IO[str], column: str) -> Iterator[Row]:
+    return ({column: text.rstrip("\r\n")} for text in opened if text.strip())
 
 
 def _objects(file: Path, opened: IO[str]) -> Iterator[Row]:
@@ -145,17 +157,20 @@ class _Written:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.file.close()
         if kind is None:
+            sync(self.partial)
             self.partial.replace(self.path)
         else:
             self.partial.unlink()
 
     def __call__(self, row: Row, answer: Answer) -> None:
-        if self.path.suffix == ".jsonl":
-            self.file.write(json.dumps(row | plain(answer), ensure_ascii=False) + "\n")
+        told = row | {"answer": answer.label, "probability": round(answer.probability, 6)}
+        suffix = self.path.suffix.lower()
+        if suffix == ".jsonl":
+            told["probabilities"] = plain(answer)["probabilities"]
+            self.file.write(json.dumps(told, ensure_ascii=False) + "\n")
             return
-        told = row | {"answer": answer.label, "probability": f"{answer.probability:.6f}"}
         if self.table is None:
-            delimiter = "\t" if self.path.suffix == ".tsv" else ","
+            delimiter = "\t" if suffix == ".tsv" else ","
             self.table = csv.DictWriter(
                 self.file, list(told), extrasaction="ignore", delimiter=delimiter
             )

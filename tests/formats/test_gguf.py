@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bantam.errors import BadInput
 from bantam.formats import gguf
+from bantam.formats.tensor_types import TYPES
 
 STRING, ARRAY, UINT32, INT32 = 8, 9, 4, 5
 
@@ -63,7 +64,7 @@ def test_reads_what_the_reference_wrote(tmp_path: Path) -> None:
 
 def test_type_table_is_that_of_the_reference() -> None:
     sizes = reference.GGML_QUANT_SIZES
-    for name, numbers in gguf.TYPES.items():
+    for name, numbers in TYPES.items():
         kind = reference.GGMLQuantizationType[name]
         assert numbers == (int(kind), *sizes[kind])
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bantam.formats import gguf, quants
+from bantam.formats import quants
+from bantam.formats.tensor_types import TYPES
 
 ROWS = 8, 64
 
@@ -20,7 +21,7 @@ def kind_of(name: str) -> reference.GGMLQuantizationType:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_any_bytes_are_read_alike(name: str, seed: int) -> None:
-    _, block, block_bytes = gguf.TYPES[name]
+    _, block, block_bytes = TYPES[name]
     size = ROWS[1] // block * block_bytes
     stored = np.random.default_rng(seed).integers(0, 256, (ROWS[0], size), dtype=np.uint8)
     with np.errstate(all="ignore"):

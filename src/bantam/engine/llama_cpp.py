@@ -101,6 +101,7 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any], key: str) -> Any:
     params.verbosity = 1  # errors
     params.fit_params = False  # reads the whole file once more to guess at GPU layers: 0.15 s
     params.warmup = False  # would cost a request's time, and single predictions make one request
+    params.swa_full = True  # sliding-window models too keep a prompt's beginning for the next one
     params.cache_ram_mib = 0  # no second prompt cache beside the slots' own
     # Templates are ours to render: the one in the file, which may be hostile, is never parsed.
     params.chat_template = "chatml"

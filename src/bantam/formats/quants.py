@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.formats.gguf import TYPES
+from bantam.formats.tensor_types import TYPES
 
 READABLE = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 WRITABLE = ("F32", "F16", "BF16", "Q4_0", "Q8_0")

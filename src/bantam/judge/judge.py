@@ -22,7 +22,7 @@ from bantam.judge.verdict import OURS, verdict
 from bantam.model import Model
 
 BATCH = 64
-LATENCY_ROWS = 100
+LATENCY_ROWS = 60
 WARM_UP = 3  # requests that are not timed: the prompt's fixed beginning is not yet cached
 
 Predict = Callable[[Sequence[str]], NDArray[np.float64]]  # texts to probabilities [rows, labels]

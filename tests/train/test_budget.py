@@ -1,0 +1,178 @@
+"""A budget becomes steps: on a clock that stands still but when it is read."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_job
+from bantam.formats import gguf
+from bantam.formats.tokenizer import Tokenizer
+from bantam.kinds import Example
+from bantam.nets import load
+from bantam.nets.decoder import Decoder
+from bantam.recipe import Train
+from bantam.train import budget, stage
+from bantam.train.plan import Plan
+
+BATCH = 8
+A_PASS = 8  # steps: 60 examples
+
+
+@pytest.fixture(scope="module")
+def decoder(tiny_model: Path) -> Decoder:
+    return load.load(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def splits(tiny_model: Path) -> tuple[list[Example], list[Example]]:
+    tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
+    train, val = (
+        stage.examples_of(tiny_job.TASK, tokenizer, rows) for rows in (tiny_job.TRAIN, tiny_job.VAL)
+    )
+    return train, val
+
+
+def settings(**change: Any) -> Train:
+    return Train(**({"batch_size": BATCH, "method": "lora", "threads": 1} | change))
+
+
+class Clock:
+    """A second has gone each time that somebody looks."""
+
+    def __init__(self, *rates: float) -> None:
+        self.now, self.rates, self.looks = 0.0, rates or (1.0,), 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        # Each trial looks twice: before and after its four batches.
+        self.now += self.rates[(self.looks - 1) // 2 % len(self.rates)]
+        return self.now
+
+
+def on_a_clock(monkeypatch: pytest.MonkeyPatch, *rates: float) -> None:
+    """Trials take these seconds, one after the other."""
+    clock = Clock(*rates)
+    monkeypatch.setattr(time, "perf_counter", clock)
+
+
+def tokens(examples: Sequence[Example]) -> int:
+    """Those that are computed for each example: all but the common beginning."""
+    columns = list(zip(*(example.ids for example in examples), strict=False))
+    shared = next(i for i, column in enumerate(columns) if len(set(column)) > 1)
+    return sum(len(example.ids) - shared for example in examples)
+
+
+Splits = tuple[list[Example], list[Example]]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 5.0, 12.0, 40.0])
+def test_steps_fill_the_budget(
+    monkeypatch: pytest.MonkeyPatch, decoder: Decoder, splits: Splits, seconds: float
+) -> None:
+    on_a_clock(monkeypatch)
+    train, val = splits
+    made = budget.plan(decoder, train, val, settings(budget=f"{seconds} s"))
+    # The trial's four batches of eight took one second.
+    a_token = 1 / trial_tokens(train)
+    a_step = a_token * tokens(train) / A_PASS
+    judging = 8 * 0.35 * a_token * tokens(val)
+    takes = made.steps * a_step + judging
+    assert made.steps == 8 * A_PASS or takes > 0.95 * seconds - a_step
+    assert made.steps == 1 or takes <= 0.95 * seconds
+    assert made.steps == {1.0: 1, 5.0: 14, 12.0: 41, 40.0: 64}[seconds]
+
+
+def trial_tokens(train: list[Example]) -> int:
+    from itertools import islice
+
+    from bantam.train.order import batches
+
+    some = islice(batches([len(e.ids) for e in train], BATCH, 0), 4)
+    chosen = [train[i] for batch in some for i in batch]
+    each = tokens(train) - sum(len(e.ids) for e in train)  # minus the beginning, for each
+    return sum(len(e.ids) for e in chosen) + each // len(train) * len(chosen)
+
+
+def test_more_budget_more_steps(
+    monkeypatch: pytest.MonkeyPatch, decoder: Decoder, splits: Splits
+) -> None:
+    steps = []
+    for seconds in (3, 6, 12, 1e6):
+        on_a_clock(monkeypatch)
+        steps.append(budget.plan(decoder, *splits, settings(budget=f"{seconds} s")).steps)
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 8 * A_PASS  # more passes only overfit
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [({"steps": 77}, 77), ({"epochs": 1.0}, 8), ({"epochs": 2.5}, 20), ({"epochs": 0.01}, 1)],
+)
+def test_steps_and_epochs_are_kept(
+    decoder: Decoder, splits: Splits, given: dict[str, Any], steps: int
+) -> None:
+    made = budget.plan(decoder, *splits, settings(**given))
+    assert made.steps == steps
+    assert made.evaluate_every == -(-steps // 8)
+    assert 1 <= made.warmup_steps <= max(1, steps // 10)
+
+
+def test_settings_are_kept(decoder: Decoder, splits: Splits) -> None:
+    train, val = splits
+    given = settings(steps=5, method="full", threads=2, learning_rate=0.25, seed=7, batch_size=500)
+    made = budget.plan(decoder, train, val, given)
+    assert made == Plan(
+        method="full",
+        precision=made.precision,
+        threads=2,
+        steps=5,
+        batch_size=len(train),
+        learning_rate=0.25,
+        warmup_steps=1,
+        evaluate_every=1,
+        seed=7,
+    )
+
+
+# Trials come as: LoRA with one thread, with two, full with one, with two.
+@pytest.mark.parametrize(
+    ("seconds", "method", "threads"),
+    [
+        ((1, 2, 3, 4), "lora", 1),
+        ((2, 1, 3, 4), "lora", 2),
+        ((2, 2, 1, 3), "full", 1),
+        ((2, 2, 3, 1), "full", 2),
+        ((1, 3, 0.95, 3), "lora", 1),  # within a tenth: LoRA, which needs less memory
+    ],
+)
+def test_the_quickest_way_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+    decoder: Decoder,
+    splits: Splits,
+    seconds: tuple[float, ...],
+    method: str,
+    threads: int,
+) -> None:
+    on_a_clock(monkeypatch, *seconds)
+    monkeypatch.setattr(budget, "cores", lambda: 2)
+    made = budget.plan(decoder, *splits, settings(steps=5, method="auto", threads=None))
+    assert (made.method, made.threads) == (method, threads)
+    assert made.learning_rate == budget.LEARNING_RATES[method]
+
+
+def test_trials_leave_no_trace(decoder: Decoder, splits: Splits) -> None:
+    before = {name: weight.clone() for name, weight in decoder.state_dict().items()}
+    learning = {name: weight.requires_grad for name, weight in decoder.named_parameters()}
+    threads = torch.get_num_threads()
+    made = budget.plan(decoder, *splits, settings(budget="1 s", method="auto", threads=None))
+    assert torch.get_num_threads() == threads
+    assert {n: w.requires_grad for n, w in decoder.named_parameters()} == learning
+    after = decoder.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert made == replace(made)

@@ -1,0 +1,105 @@
+"""The loss of the answers against transformers, the whole vocabulary, one text at a time."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bantam.kinds import Answer, Example
+from bantam.nets.choose import shared_start
+from bantam.nets.decoder import Decoder
+from bantam.nets.lora import add_lora
+from bantam.train.objective import answer_loss
+from tiny_nets import decoder, texts, twin
+
+BEGIN, *ENDS = texts(97, 6, 9, 4, 21, 13)
+TWO, FOUR = (5, 80), (3, 60, 5, 17)
+
+
+def examples() -> list[Example]:
+    """Four texts with a common beginning, with one, two or three answers of several candidates."""
+    rows = [BEGIN + end for end in ENDS]
+    last = [len(row) - 1 for row in rows]
+    return [
+        Example(rows[0], [Answer(last[0], TWO, 1)]),
+        Example(rows[1], [Answer(last[1] - 1, FOUR, 2), Answer(last[1], TWO, 0)]),
+        Example(rows[2], [Answer(last[2], FOUR, 0)]),
+        Example(rows[3], [Answer(last[3] - p, FOUR if p else TWO, p % 2) for p in (4, 2, 0)]),
+    ]
+
+
+def plain_loss(theirs: torch.nn.Module, batch: list[Example]) -> Tensor:
+    """Each text by itself; all logits, those of other tokens put out; the sum over its answers."""
+    losses = []
+    for ids, answers in batch:
+        logits = theirs(torch.tensor([ids])).logits[0]
+        for position, candidates, target in answers:
+            others = torch.ones(logits.shape[-1], dtype=torch.bool)
+            others[list(candidates)] = False
+            masked = logits[position].masked_fill(others, -torch.inf)
+            losses.append(F.cross_entropy(masked, torch.tensor(candidates[target])))
+    return torch.stack(losses).sum() / len(batch)
+
+
+def gradients(net: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: w.grad for name, w in net.named_parameters() if w.grad is not None}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("begin", [0, 3, len(BEGIN)])
+def test_loss_and_gradients_are_those_of_the_plain_way(tied: bool, begin: int) -> None:
+    ours = decoder(tied=tied)
+    theirs = twin(ours)
+    loss = answer_loss(ours, examples(), BEGIN[:begin])
+    wanted = plain_loss(theirs, examples())
+    assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)
+    loss.backward()
+    wanted.backward()
+    theirs_gradients = gradients(theirs)
+    assert gradients(ours).keys() == theirs_gradients.keys()
+    for name, gradient in gradients(ours).items():
+        torch.testing.assert_close(gradient, theirs_gradients[name], atol=1e-5, rtol=1e-3)
+
+
+def test_the_order_of_rows_changes_nothing() -> None:
+    """The mean over a batch is that of its parts: neither padding nor neighbours count."""
+    ours = decoder()
+    together = answer_loss(ours, examples(), BEGIN).item()
+    assert answer_loss(ours, examples()[::-1], BEGIN).item() == pytest.approx(together, abs=1e-5)
+    alone = [answer_loss(ours, [example], []).item() for example in examples()]
+    assert sum(alone) / len(alone) == pytest.approx(together, abs=1e-5)
+
+
+def test_what_follows_the_last_answer_does_not_count() -> None:
+    ours = decoder()
+    ids, answers = examples()[0]
+    longer = Example(ids + texts(97, 7, seed=5)[0], answers)
+    wanted = answer_loss(ours, [examples()[0]], []).item()
+    assert answer_loss(ours, [longer], []).item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_shared_start_of_real_batches() -> None:
+    start = shared_start([example.ids for example in examples()])
+    assert start[: len(BEGIN)] == BEGIN
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_in_bfloat16_it_is_near(method: str) -> None:
+    """bfloat16 keeps 8 bits: a loss of 2 nats is known to about 0.02, the logits not rounded."""
+
+    def prepared(precision: torch.dtype) -> Decoder:
+        net = copy.deepcopy(decoder())
+        if method == "lora":
+            net.to(precision)
+            add_lora(net, 4, 0)
+        return net
+
+    exact = answer_loss(prepared(torch.float32), examples(), BEGIN)
+    with torch.autocast("cpu", torch.bfloat16, enabled=method == "full"):
+        near = answer_loss(prepared(torch.bfloat16), examples(), BEGIN)
+    assert near.dtype == torch.float32
+    assert near.item() == pytest.approx(exact.item(), abs=0.05)
+    assert near.item() != exact.item()
+    near.backward()

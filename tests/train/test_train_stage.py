@@ -1,0 +1,99 @@
+"""What the train stage gives to the stages after it: merged weights, the base's states."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny_job
+from bantam.formats import gguf
+from bantam.formats.tokenizer import Tokenizer
+from bantam.nets import load
+from bantam.train import device, loop, stage
+from tiny_job import plan
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_merged_weights_judge_as_the_tuned_ones(
+    tiny_model: Path, tmp_path: Path, method: str, precision: str
+) -> None:
+    rate = {"lora": 0.01, "full": 0.003}[method]
+    made = plan(method=method, precision=precision, learning_rate=rate, steps=36)
+    tiny_job.make(tiny_model, tmp_path, made)
+    merged = stage.merged(tiny_model, made, tmp_path / "train" / "tuned.safetensors")
+    assert merged.state_dict().keys() == load.load(tiny_model).state_dict().keys()
+    assert all(weight.dtype == torch.float32 for weight in merged.parameters())
+    assert not any(weight.requires_grad for weight in merged.parameters())
+    assert merged.lm_head.weight is merged.model.embed_tokens.weight
+
+    tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
+    judged = stage.Validation(tiny_job.TASK, tokenizer, tiny_job.VAL)
+    score, loss = judged(merged)
+    result = stage.state.Place(**read_json(tmp_path / "train" / "result.json"))
+    # The products were in bfloat16 while it was tuned, and are in float32 now.
+    assert score == pytest.approx(result.best_score, abs=0.12 if precision == "bfloat16" else 0)
+    near = 0.1 if precision == "bfloat16" else 1e-4
+    assert loss == pytest.approx(result.best_loss, abs=near)
+    assert judged(load.load(tiny_model))[1] > loss + 0.3
+
+
+def read_json(path: Path) -> dict[str, object]:
+    import json
+
+    found = json.loads(path.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_damaged_file_of_another_run_is_not_taken(tiny_model: Path, tmp_path: Path) -> None:
+    """What another key left under the same name is tuned again, not taken for the result."""
+    folder = tmp_path / "train"
+    folder.mkdir()
+    tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
+    arguments = (tiny_model, tiny_job.TASK, tokenizer, tiny_job.TRAIN, tiny_job.VAL)
+    told: list[int] = []
+    for key in ("one", "one", "two"):
+        stage.train(
+            *arguments, plan(steps=3), folder, key, lambda done, total, note: told.append(done)
+        )
+    assert told == [1, 2, 3, 1, 2, 3]
+
+
+def test_states_are_those_of_each_text_alone(tiny_model: Path) -> None:
+    tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
+    decoder = load.load(tiny_model)
+    prompts = [tiny_job.TASK.prompt(tokenizer.encode, text) for text, _ in tiny_job.rows(40, 3)]
+    found = stage.states(decoder, prompts)
+    assert found.shape == (40, decoder.config.width)
+    assert found.dtype == np.float32
+    with torch.no_grad():
+        for prompt, state in zip(prompts, found, strict=True):
+            wanted = decoder.states(torch.tensor([prompt]))[0, -1]
+            np.testing.assert_allclose(state, wanted.numpy(), atol=1e-4)
+
+
+def test_the_base_stays_as_it_is(tiny_model: Path) -> None:
+    base, frozen = load.load(tiny_model), stage.frozen(tiny_model, 1)
+    assert not any(weight.requires_grad for weight in frozen.parameters())
+    for name, weight in frozen.state_dict().items():
+        torch.testing.assert_close(weight.float(), base.state_dict()[name], atol=0.05, rtol=0.01)
+
+
+def test_a_tuned_file_keeps_only_what_was_learned(tiny_model: Path, tmp_path: Path) -> None:
+    tiny_job.make(tiny_model, tmp_path, plan(steps=3))
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "train" / "tuned.safetensors", "pt") as file:
+        names = set(file.keys())
+    decoder = load.load(tiny_model)
+    loop.prepare(decoder, plan())
+    assert names == {name for name, w in decoder.named_parameters() if w.requires_grad}
+    assert all(".lora_" in name for name in names)
+
+
+def test_a_precision_is_picked() -> None:
+    where = device.pick()
+    assert device.pick_precision(where) in ("float32", "bfloat16")
+    assert torch.zeros(1, device=where).device.type == where.type
