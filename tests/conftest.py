@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import bantam.nets
+import bantam.nets  # sets how threads wait, before a test imports torch
 import job
 from bantam import cli
 from tiny import tiny_llama
@@ -51,6 +52,24 @@ def one_thread() -> None:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GGUF file of a tiny random Llama, float32. Do not alter it: copy it first."""
     return tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes, or remakes, a file system of so many kilobytes; skips where that is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def size(kilobytes: int) -> Path:
+        options = f"{'remount,' * folder.is_mount()}size={kilobytes}k"
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root can mount a small file system, and only on Linux")
+        return folder
+
+    yield size
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,7 @@ def test_a_change_for_the_judge_redoes_the_judging(
     assert [limit["kept"] for limit in verdict["limits"]] == [False]
     assert reused(done) == ["text", "train", "model", "pack"]
     choices = json.loads((run / "judge/choices.json").read_text("utf-8"))
-    assert choices["base-few-shot"]["prompt"].startswith("6 examples")
+    assert choices["base-few-shot"]["prompt"].startswith("examples: 6")
 
 
 def test_another_seed_redoes_training_and_what_follows(

@@ -14,6 +14,7 @@ from bantam import recipe, sources, units
 from bantam.errors import BadInput, BantamError
 from bantam.formats import gguf, safetensors
 from bantam.judge import words
+from bantam.kinds import classify
 from bantam.model import gguf_in
 
 Line = dict[str, Any]  # what, ok, mend
@@ -101,7 +102,10 @@ def _split(made: recipe.Recipe, data: dict[str, sources.Source]) -> dict[str, An
         return [data[name].path for name in names] if isinstance(names, list) else []
 
     wanted = made.data
-    return prepare(wanted, files(wanted.examples), files(wanted.val), files(wanted.test)).report
+    found = prepare(wanted, files(wanted.examples), files(wanted.val), files(wanted.test))
+    judged = {"val": found.val["output"], "test": found.test["output"]}
+    classify.labels_of(found.train["output"], judged)
+    return found.report
 
 
 def _rival(source: sources.Source) -> Path:

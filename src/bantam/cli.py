@@ -81,10 +81,11 @@ def new(data: Path, output: Path | None, force: bool, json_: bool) -> None:
     from bantam.runs import write_text
     from bantam.text.look import describe, look, write_recipe
 
+    if output:
+        _writable(output)
     output = output or data.parent / "recipe.toml"
     if data.is_file() and output.exists() and not force:
         raise BadInput(f"{output} is there already", "add --force to replace it, or -o elsewhere")
-    _writable(output)
     seen = look(data)
     write_text(output, write_recipe(seen, output))
     if json_:

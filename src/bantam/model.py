@@ -55,7 +55,8 @@ class Model:
         self.file = gguf.read(path)
         self.task = kinds.from_metadata(self.file.metadata, path)
         self.threads, self.parallel = threads, parallel
-        self.context = context or (TASK_CONTEXT if self.task else CHAT_CONTEXT)
+        wanted = context or (TASK_CONTEXT if self.task else CHAT_CONTEXT)
+        self.context = min(wanted, trained_context(self.file))
 
     def __enter__(self) -> Model:
         return self
@@ -170,7 +171,7 @@ class Model:
         ids = self.encode(segments)
         if self.start and ids[:1] != self.start:  # exactly one, whether the template writes it
             ids = self.start + ids
-        room = self.runtime.info.context - 1
+        room = self.context - 1
         if len(ids) > room:
             raise BadInput(
                 f"the conversation has {len(ids)} tokens, this model has room for {room}",
@@ -185,6 +186,12 @@ class Model:
     def _special(self, name: str) -> str:
         id, tokens = self._id(name), self.file.metadata.get("tokenizer.ggml.tokens", [])
         return tokens[id] if id is not None and 0 <= id < len(tokens) else ""
+
+
+def trained_context(file: gguf.GGUF) -> int:
+    """How many tokens the model was made for; many when its file does not say."""
+    told = file.metadata.get(f"{file.metadata.get('general.architecture')}.context_length")
+    return told if isinstance(told, int) and told > 0 else 1 << 31
 
 
 def load(name: str | Path, *, threads: int | None = None, parallel: int = 1) -> Model:

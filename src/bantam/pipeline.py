@@ -8,7 +8,7 @@ stands in recipe.lock.json before the first step that follows from it.
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from bantam import __version__, kinds, ledger, recipe, runs, sources
 from bantam.errors import BadInput, JobFailed
 from bantam.kinds import classify
 from bantam.licences import licence_in
-from bantam.model import gguf_in
+from bantam.model import TASK_CONTEXT, gguf_in, trained_context
 from bantam.progress import bar, say
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bantam.nets.decoder import Decoder
 
 BITS = "Q8_0"
+SHORTEST = 16  # tokens of a text; with less room there is nothing to classify
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,16 @@ class Job:
             return Tokenizer.from_folder(self.base)
         return Tokenizer.from_gguf(gguf.read(self.base))
 
+    @cached_property
+    def context(self) -> int:
+        """How many tokens the base was made for."""
+        from bantam.formats import gguf
+
+        if self.base.is_file():
+            return trained_context(gguf.read(self.base))
+        config = json.loads((self.base / "config.json").read_text(encoding="utf-8"))
+        return int(config.get("max_position_embeddings", TASK_CONTEXT))
+
     def rows(self, split: str) -> "pl.DataFrame":
         import polars as pl
 
@@ -67,8 +78,17 @@ class Job:
 
     @cached_property
     def task(self) -> kinds.Task:
-        labels = sorted(set(self.rows("train")["output"]))
-        return classify.task(self.made.task.name, self.made.task.instruction, labels)
+        judged = {split: self.rows(split)["output"] for split in ("val", "test")}
+        labels = classify.labels_of(self.rows("train")["output"], judged)
+        task = classify.task(self.made.task.name, self.made.task.instruction, labels)
+        room = classify.room(task, self.tokenizer.encode, min(TASK_CONTEXT, self.context))
+        if room < SHORTEST:
+            raise BadInput(
+                f"task.instruction and the longest label leave room for {max(room, 0)} tokens of "
+                "a text",
+                "shorten them",
+            )
+        return replace(task, max_text_tokens=min(task.max_text_tokens, room))
 
 
 def make(path: Path, folder: Path | None = None) -> dict[str, Any]:
@@ -255,6 +275,7 @@ def _pack(job: Job, model_key: str) -> str:
         decoder = load.load(job.folder / "model")
         gguf_file.write(folder / name, decoder, job.tokenizer, job.task, _lineage(job), BITS)
         texts = [text for text, _ in job.pairs("val")[: proof.ROWS]]
+        say(f"  proving the packed file on {len(texts)} texts")
         with Model(folder / name) as packed:
             checks = proof.prove(decoder, packed, texts)
         runs.write_json(folder / "proof.json", checks)

@@ -49,20 +49,24 @@ def stage(
     `build` gets the partial folder. With `resumes` it may find there what an interrupted call with
     the same key left; otherwise it starts empty.
     """
-    done, partial = run / name, run / f"{name}.partial"
+    done, partial, old = run / name, run / f"{name}.partial", run / f"{name}.old"
+    shutil.rmtree(old, ignore_errors=True)
     if manifest(done).get("key") == key:
         return Stage(done, key, reused=True)
     if not sound(partial, key):  # it is when a call was killed between the seal and the rename
-        if not (resumes and _begun(partial) == key):
+        sealed = (partial / MANIFEST).exists()  # and altered since
+        if not resumes or sealed or _begun(partial) != key:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             write_text(partial / BEGUN, key)
         build(partial)
         seal(partial, key)
     (partial / BEGUN).unlink(missing_ok=True)
-    shutil.rmtree(done, ignore_errors=True)
+    if done.exists():  # out of the way in one go: half of it must not pass for the whole
+        done.rename(old)
     partial.rename(done)
     sync(run)
+    shutil.rmtree(old, ignore_errors=True)
     return Stage(done, key, reused=False)
 
 

@@ -55,7 +55,7 @@ def rows(
     with ExitStack() as stack:
         write = stack.enter_context(_Written(output)) if output else None
         gathered: list[Row] = []
-        advance = stack.enter_context(bar("run"))
+        advance = None if asks else stack.enter_context(bar("run"))
         while batch := list(islice(source, 1 if asks else BATCH)):
             answers = model.batch([row[name] for row in batch])
             for row, answer in zip(batch, answers, strict=True):
@@ -66,7 +66,8 @@ def rows(
                 else:
                     print(line(answer), flush=True)
             done += len(batch)
-            advance(done, max(total, done), "")
+            if advance:
+                advance(done, max(total, done), "")
         if json_ and not output:
             print(json.dumps({"answers": gathered}, ensure_ascii=False, indent=2))
     return done

@@ -66,8 +66,8 @@ def test_probabilities_are_the_product_along_the_label(
     for prompt, row in zip(prompts, rows, strict=True):
         assert sum(row) == pytest.approx(1)
         wanted = [product(spellings, prompt, s) for s in spellings]
-        # A branch below NEGLIGIBLE is shared out evenly: nothing moves by more than that.
-        assert row == pytest.approx(wanted, rel=1e-9, abs=classify.NEGLIGIBLE)
+        # A branch less likely than a millionth is shared out evenly: nothing moves by more.
+        assert row == pytest.approx(wanted, rel=1e-9, abs=1e-6)
 
 
 @given(SPELLINGS, st.data())
@@ -106,7 +106,7 @@ def test_the_loss_of_an_example_is_that_of_its_probability(spellings: list[Spell
         for position, candidates, target in answers:
             (shares,) = choose([ids[: position + 1]], [list(candidates)])
             loss -= math.log(shares[target])
-        assert math.exp(-loss) == pytest.approx(probability, rel=1e-9, abs=classify.NEGLIGIBLE)
+        assert math.exp(-loss) == pytest.approx(probability, rel=1e-9, abs=1e-6)
 
 
 def test_one_pass_when_first_tokens_differ() -> None:

@@ -1,16 +1,18 @@
 """What the train stage gives to the stages after it: merged weights, the base's states."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 import tiny_job
 from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
 from bantam.nets import load
-from bantam.train import device, loop, stage
+from bantam.train import device, loop, stage, state
 from tiny_job import plan
 
 
@@ -31,7 +33,7 @@ def test_merged_weights_judge_as_the_tuned_ones(
     tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
     judged = stage.Validation(tiny_job.TASK, tokenizer, tiny_job.VAL)
     score, loss = judged(merged)
-    result = stage.state.Place(**read_json(tmp_path / "train" / "result.json"))
+    result = state.Place(**json.loads((tmp_path / "train" / "result.json").read_text()))
     # The products were in bfloat16 while it was tuned, and are in float32 now.
     assert score == pytest.approx(result.best_score, abs=0.12 if precision == "bfloat16" else 0)
     near = 0.1 if precision == "bfloat16" else 1e-4
@@ -39,16 +41,7 @@ def test_merged_weights_judge_as_the_tuned_ones(
     assert judged(load.load(tiny_model))[1] > loss + 0.3
 
 
-def read_json(path: Path) -> dict[str, object]:
-    import json
-
-    found = json.loads(path.read_text())
-    assert isinstance(found, dict)
-    return found
-
-
-def test_a_damaged_file_of_another_run_is_not_taken(tiny_model: Path, tmp_path: Path) -> None:
-    """What another key left under the same name is tuned again, not taken for the result."""
+def test_what_another_key_left_is_not_taken(tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "train"
     folder.mkdir()
     tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
@@ -83,8 +76,6 @@ def test_the_base_stays_as_it_is(tiny_model: Path) -> None:
 
 def test_a_tuned_file_keeps_only_what_was_learned(tiny_model: Path, tmp_path: Path) -> None:
     tiny_job.make(tiny_model, tmp_path, plan(steps=3))
-    from safetensors import safe_open
-
     with safe_open(tmp_path / "train" / "tuned.safetensors", "pt") as file:
         names = set(file.keys())
     decoder = load.load(tiny_model)

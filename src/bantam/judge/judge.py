@@ -21,7 +21,7 @@ from bantam.judge.crowd import CONTEXT, Ask, crowd
 from bantam.judge.verdict import OURS, verdict
 from bantam.model import Model
 
-BATCH = 64
+BATCH = 64  # texts
 LATENCY_ROWS = 60
 WARM_UP = 3  # requests that are not timed: the prompt's fixed beginning is not yet cached
 
@@ -75,6 +75,8 @@ def judge(
     for name in made.judge.rivals:
         if name in ("majority", "tfidf", "linear-probe"):
             judged[name] = _simple(name, task, rows, states, advance)
+            if name == "linear-probe":  # it cannot be used without the base
+                judged[name].system["bytes"] += base.stat().st_size
         elif name == "base":
             judged[name] = _language(name, base, task, ("zero",), made.judge.shots, rows, advance)
         elif name == "base-few-shot":
@@ -132,9 +134,12 @@ def _language(
         tries = len(prompts) * min(language.MOST_ROWS, rows.val.height)
         advance(f"{name}: choosing a prompt", done, tries)
 
-    prompts = language.zero_shot(Model(path), task) if "zero" in ways else {}
+    model = Model(path, context=CONTEXT)
+    prompts = language.zero_shot(model, task) if "zero" in ways else {}
     if "few" in ways:
-        prompts |= language.few_shot(task, rows.texts("train"), rows.labels("train"), shots)
+        train = rows.texts("train"), rows.labels("train")
+        prompts |= language.few_shot(model, task, *train, shots)
+    model.close()
     with crowd(path) as many:
         asked = language.choose_prompt(many, prompts, rows.texts("val"), rows.labels("val"), tried)
         ask = language.asking(asked)
@@ -170,9 +175,15 @@ def _simple(name: str, task: kinds.Task, rows: Rows, states: States, advance: Ad
         fitted = linear.tfidf(train, labels[0], val, labels[1], labels[2], seed=0)
         predict = fitted.predict
     else:
-        fitted = linear.probe(
-            states(rows.texts("train")), labels[0], states(rows.texts("val")), labels[1], labels[2]
-        )
+
+        def told(split: str) -> NDArray[np.float32]:
+            texts, found = rows.texts(split), []
+            for start in range(0, len(texts), BATCH):
+                found.append(states(texts[start : start + BATCH]))
+                advance(f"{name}: states of the {split} rows", start, len(texts))
+            return np.concatenate(found)
+
+        fitted = linear.probe(told("train"), labels[0], told("val"), labels[1], labels[2])
 
         def predict(texts: Sequence[str]) -> NDArray[np.float64]:
             return fitted.predict(states(texts))

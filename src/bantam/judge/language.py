@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bantam import kinds
+from bantam.errors import BadInput
 from bantam.formats import chat
 from bantam.judge.crowd import Ask, Crowd
 from bantam.judge.metrics import log_loss
@@ -72,28 +73,54 @@ def asking(asked: Asked) -> Ask:
 
 
 def zero_shot(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:
-    """Prompts without examples."""
-    return {"plain": task, "labels named": _named(task)} | _chat(model, _named(task))
+    """Prompts without examples, those that the model's context has room for."""
+    prompts = {"plain": task, "labels named": _named(task)} | _chat(model, _named(task))
+    fitting = {
+        name: _cut(model, prompt) for name, prompt in prompts.items() if _fits(model, prompt)
+    }
+    return fitting or {"plain": _cut(model, task)}
 
 
 def few_shot(
-    task: kinds.Task, texts: Sequence[str], labels: Sequence[str], shots: int
+    model: Model, task: kinds.Task, texts: Sequence[str], labels: Sequence[str], shots: int
 ) -> dict[str, kinds.Task]:
-    """Prompts with examples, as many of each label as of the others, drawn twice."""
+    """Prompts with examples, as many of each label as of the others, drawn twice.
+
+    There are fewer than `shots` when the model's context has no room for so many, or none.
+    """
     prompts = {}
     for draw in range(2):
-        shown = _draw(texts, labels, task.labels, shots, draw)
-        examples: list[kinds.Segment] = []
-        for text, label in shown:
-            body = "".join(part for part, _ in task.after)
-            examples.append(
-                (f"{classify.CUE}{text[:LONGEST]}{body}{task.answer.format(label)}\n\n", False)
-            )
-        head = (_instruction(task) + "\n\n", False)
-        prompts[f"{len(shown)} examples, draw {draw + 1}"] = replace(
-            task, before=(head, *examples, (classify.CUE, False))
-        )
-    return prompts
+        count = shots
+        while count:
+            shown = _draw(texts, labels, task.labels, count, draw)
+            prompt = _shown(task, shown)
+            if _fits(model, prompt):
+                prompts[f"examples: {len(shown)}, draw {draw + 1}"] = _cut(model, prompt)
+                break
+            count = count * 3 // 4
+    return prompts or {"no examples": _cut(model, task)}
+
+
+def _shown(task: kinds.Task, examples: Sequence[tuple[str, str]]) -> kinds.Task:
+    body = "".join(part for part, _ in task.after)
+    before = [(_instruction(task) + "\n\n", False)]
+    for text, label in examples:
+        answer = task.answer.format(label)
+        before.append((f"{classify.CUE}{text[:LONGEST]}{body}{answer}\n\n", False))
+    return replace(task, before=(*before, (classify.CUE, False)))
+
+
+def _room(model: Model, task: kinds.Task) -> int:
+    """Tokens of a text that the model's context has room for in this prompt."""
+    return min(classify.room(task, model.encode, model.context), task.max_text_tokens)
+
+
+def _fits(model: Model, task: kinds.Task) -> bool:
+    return _room(model, task) >= min(task.max_text_tokens, model.context // 4)
+
+
+def _cut(model: Model, task: kinds.Task) -> kinds.Task:
+    return replace(task, max_text_tokens=max(1, _room(model, task)))
 
 
 def _draw(
@@ -125,12 +152,15 @@ def _named(task: kinds.Task) -> kinds.Task:
 
 
 def _chat(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:
-    """The prompt in the model's own chat form; none when it has no chat template."""
+    """The prompt in the model's own chat form; none when it has no sound chat template."""
     template = model.file.metadata.get("tokenizer.chat_template")
     if not isinstance(template, str):
         return {}
     content = "".join(text for text, _ in task.before) + MARK
-    segments = chat.render(template, [{"role": "user", "content": content}])
+    try:
+        segments = chat.render(template, [{"role": "user", "content": content}])
+    except BadInput:
+        return {}
     before: list[kinds.Segment] = []
     after: list[kinds.Segment] = []
     for text, trusted in segments:
@@ -138,7 +168,8 @@ def _chat(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:
         (after if after else before).append((left, trusted))
         if mark:
             after.append((right, trusted))
-    return {"chat": replace(task, before=tuple(before), after=tuple(after), answer="{}")}
+    asked = replace(task, before=tuple(before), after=tuple(after), answer="{}")
+    return {"chat": asked} if after else {}
 
 
 def _calibrated(rows: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ that share them cost one more batched pass a shared branch. Training, judging an
 one rule, with any model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bantam.errors import BadInput
@@ -44,6 +44,25 @@ def task(name: str, instruction: str, labels: Sequence[str]) -> Task:
         answer=" {}",
         max_text_tokens=512,
     )
+
+
+def labels_of(train: Iterable[str], judged: Mapping[str, Iterable[str]]) -> list[str]:
+    """The labels to learn, in order. Raises BadInput when a split to judge by has another one."""
+    learned = set(train)
+    for split, found in judged.items():
+        if unknown := sorted(set(found) - learned):
+            raise BadInput(
+                f'the {split} rows hold the label "{unknown[0]}", which no training row has',
+                f"add examples of it to data.examples, or leave it out of data.{split}",
+            )
+    return sorted(learned)
+
+
+def room(task: Task, encode: Encode, context: int) -> int:
+    """How many tokens of a text fit into `context` beside the prompt and the longest label."""
+    around = len(encode(list(task.before))) + len(encode(list(task.after)))
+    label = max(len(encode([(task.answer.format(label), False)])) for label in task.labels)
+    return context - around - label - 2  # the start token, and the one that is asked for
 
 
 def label_tree(task: Task, encode: Encode, end: int) -> LabelTree:

@@ -19,8 +19,8 @@ from bantam.train import device, loop
 from bantam.train.order import batches
 from bantam.train.plan import Plan
 
-LEARNING_RATES = {"lora": 5e-4, "full": 5e-5}
-EVALUATIONS = 8  # in a run
+LEARNING_RATES = {"lora": 7e-4, "full": 7e-5}  # for batches of 32
+EVALUATIONS = 5  # in a run: each costs as much as a few percent of a pass
 MOST_PASSES = 8  # over the examples: more only overfits
 SAFETY = 0.95  # of the budget: checkpoints, and steps that take longer than the trial's
 
@@ -81,7 +81,9 @@ def _schedule(
     else:
         assert settings.budget is not None
         forward = 0.35  # of a training step: no backward pass
-        judging = EVALUATIONS * forward * best.seconds_a_token * _tokens(val)
+        # Labels that share tokens are told apart in a pass of their own for each branch.
+        passes = len({answer.candidates for example in examples for answer in example.answers})
+        judging = EVALUATIONS * passes * forward * best.seconds_a_token * _tokens(val)
         a_step = best.seconds_a_token * _tokens(examples) / a_pass
         steps = min(int((settings.budget * SAFETY - judging) / a_step), MOST_PASSES * a_pass)
     steps = max(1, steps)

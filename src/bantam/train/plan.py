@@ -20,7 +20,7 @@ class Plan:
     weight_decay: float = 0.0
     clip: float = 1.0
     rank: int = 16
-    patience: int = 4  # evaluations without a better one
+    patience: int = 3  # evaluations without a better one
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, then a cosine to a hundredth (step counts from 0)."""

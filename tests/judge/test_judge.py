@@ -1,0 +1,162 @@
+"""The judge's way of asking: fair prompts that fit, the best one kept, answers in order."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+import job
+from bantam import kinds
+from bantam.formats import gguf
+from bantam.judge import language
+from bantam.judge.crowd import crowd
+from bantam.judge.judge import LATENCY_ROWS
+from bantam.judge.language import Asked
+from bantam.kinds import classify
+from bantam.model import Model, find
+
+TEXTS, WANTED = (list(column) for column in zip(*job.texts_and_labels(30), strict=True))
+TASK = classify.task("t", "How good is it?", sorted(job.LABELS))
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model: Path) -> Iterator[Model]:
+    with Model(tiny_model, threads=1) as model:
+        yield model
+
+
+def ours(model: Model, texts: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([list(answer.probabilities.values()) for answer in model.batch(texts)])
+
+
+def test_every_model_answers_every_test_row(made: Path) -> None:
+    run = made / "runs/tiny"
+    predictions = pl.read_parquet(run / "judge/predictions.parquet")
+    test = pl.read_parquet(run / "text/test.parquet")
+    names = ["ours", "majority", "tfidf", "linear-probe", "base", "base-few-shot"]
+    assert predictions["model"].unique(maintain_order=True).to_list() == names
+    for _, answers in predictions.group_by("model"):
+        assert answers["id"].to_list() == test["id"].to_list()
+        assert answers["expected"].to_list() == test["output"].to_list()
+        shares = np.array(answers["probabilities"].to_list())
+        assert np.allclose(shares.sum(axis=1), 1)
+        best = [sorted(job.LABELS)[place] for place in shares.argmax(axis=1)]
+        assert answers["answer"].to_list() == best
+        assert answers["latency_ms"].count() == min(LATENCY_ROWS, test.height)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_crowd_answers_in_order(count: int, made: Path) -> None:
+    path = find(made / "runs/tiny")
+    with Model(path, threads=1) as alone, crowd(path) as many:
+        assert np.allclose(many(ours, TEXTS[:count]), ours(alone, TEXTS[:count]), atol=0.02)
+
+
+def test_a_rival_is_asked_as_ours_is(made: Path) -> None:
+    with Model(find(made / "runs/tiny"), threads=1) as model:
+        ask = language.asking(Asked("plain", model.asked(), None, 0.0))
+        assert np.allclose(ask(model, TEXTS[:6]), ours(model, TEXTS[:6]), atol=1e-6)
+
+
+def longest(model: Model, task: kinds.Task) -> int:
+    """Tokens of the longest prompt that this task can make, with the longest label."""
+    prompt = len(model.prompt(task, "word " * 3000))
+    return prompt + max(len(model.encode([(task.answer.format(x), False)])) for x in task.labels)
+
+
+@pytest.mark.parametrize("text", ["short", "long text " * 40, "längere Größe " * 40])
+@pytest.mark.parametrize("shots", [1, 12, 500])
+def test_examples_fit_into_the_context(base: Model, text: str, shots: int) -> None:
+    prompts = language.few_shot(base, TASK, [f"{t} {text}" for t in TEXTS], WANTED, shots)
+    assert prompts
+    for name, task in prompts.items():
+        assert longest(base, task) <= base.context
+        written = "".join(part for part, _ in task.before)
+        shown = [written.count(f"Answer: {label}\n") for label in sorted(job.LABELS)]
+        assert name.startswith(f"examples: {sum(shown)},") or name == "no examples"
+        assert sum(shown) <= shots
+        assert max(shown) - min(shown) <= 1
+        base.runtime.choose([base.prompt(task, "word " * 3000)], [[5, 6]])
+
+
+def test_prompts_without_examples_name_the_labels(base: Model) -> None:
+    prompts = language.zero_shot(base, TASK)
+    assert list(prompts) == ["plain", "labels named", "chat"]
+    for name, task in prompts.items():
+        assert longest(base, task) <= base.context
+        said = base.runtime.detokenize(base.prompt(task, "the phone is bright"))
+        assert said.count("the phone is bright") == 1
+        assert ("good, good enough, poor" in said) == (name != "plain")
+        assert said.startswith("<|im_start|>user\n") == (name == "chat")
+
+
+@pytest.mark.parametrize("template", [None, "{{ raise_exception('no') }}", "{{ broken", "silent"])
+def test_a_model_without_a_sound_chat_template_is_asked_without(
+    template: str | None, tiny_model: Path, tmp_path: Path
+) -> None:
+    file = gguf.read(tiny_model)
+    metadata = {k: v for k, v in file.metadata.items() if k != "tokenizer.chat_template"}
+    if template:
+        metadata["tokenizer.chat_template"] = template
+    tensors = [
+        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
+        for name, info in file.tensors.items()
+    ]
+    gguf.write(tmp_path / "model.gguf", metadata, tensors)
+    model = Model(tmp_path / "model.gguf")
+    assert list(language.zero_shot(model, TASK)) == ["plain", "labels named"]
+
+
+class Known:
+    """Stands for a model: a text's only token is its length, and `answers` says what it answers."""
+
+    end = 0
+
+    def __init__(self, answers: Callable[[int], list[float]]) -> None:
+        self.answers, self.runtime = answers, self
+
+    def encode(self, segments: list[kinds.Segment]) -> list[int]:
+        return [ord(character) for text, _ in segments for character in text]
+
+    def prompt(self, task: kinds.Task, text: str) -> list[int]:
+        return [len(text)]
+
+    def choose(self, prompts: list[list[int]], candidates: list[list[int]]) -> list[list[float]]:
+        return [self.answers(ids[0]) for ids in prompts]
+
+
+def choose(**prompts: Callable[[int], list[float]]) -> tuple[Asked, int]:
+    """Of prompts that are answered so, the one that is chosen, and how many rows were asked."""
+    waiting = [Known(answers) for answers in prompts.values()]
+    asked: list[int] = []
+    found = language.choose_prompt(
+        lambda ask, texts: ask(waiting.pop(0), texts),  # type: ignore[arg-type]
+        dict.fromkeys(prompts, replace(TASK, labels=("even", "odd"))),
+        ["." * length for length in range(300)],
+        ["odd" if length % 2 else "even" for length in range(300)],
+        asked.append,
+    )
+    return found, sum(asked)
+
+
+def test_the_best_prompt_on_validation_is_kept() -> None:
+    found, asked = choose(
+        wrong=lambda n: [0.1, 0.9] if n % 2 == 0 else [0.9, 0.1],
+        unsure=lambda n: [0.4, 0.6] if n % 2 else [0.6, 0.4],
+        sure=lambda n: [0.1, 0.9] if n % 2 else [0.9, 0.1],
+        half=lambda n: [0.1, 0.9],
+    )
+    assert (found.name, found.validation_score) == ("sure", 1.0)
+    assert asked == 4 * language.MOST_ROWS
+
+
+def test_a_leaning_is_calibrated_away_when_that_helps() -> None:
+    found, _ = choose(leaning=lambda n: [0.8, 0.2] if n % 2 else [0.9, 0.1])
+    assert found.validation_score == 1.0
+    assert found.prior == pytest.approx([0.85, 0.15])
+    found, _ = choose(straight=lambda n: [0.1, 0.9] if n % 2 else [0.9, 0.1])
+    assert found.prior is None

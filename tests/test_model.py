@@ -1,0 +1,149 @@
+"""A model in use: how it is found, what it is asked, and that it answers as it was judged."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import bantam
+import job
+from bantam.errors import BadInput
+from bantam.formats import gguf
+from bantam.model import Answer, Model, find, load
+from tiny import tiny_llama
+
+
+@pytest.fixture(scope="module")
+def model(made: Path) -> Iterator[Model]:
+    with bantam.load(made / "runs/tiny", threads=1) as loaded:
+        yield loaded
+
+
+def test_a_model_answers_as_it_was_judged(model: Model, made: Path) -> None:
+    judged = pl.read_parquet(made / "runs/tiny/judge/predictions.parquet").filter(
+        pl.col("model") == "ours"
+    )
+    test = pl.read_parquet(made / "runs/tiny/text/test.parquet")
+    assert judged["id"].to_list() == test["id"].to_list()
+    for text, row in zip(test["input"], judged.iter_rows(named=True), strict=True):
+        answer = model(text)
+        # In batches and one by one the runtime adds the same numbers in another order.
+        assert list(answer.probabilities.values()) == pytest.approx(row["probabilities"], abs=0.02)
+        assert answer.probability == max(answer.probabilities.values())
+        assert answer.probabilities[answer.label] == answer.probability
+
+
+def test_a_batch_keeps_its_order(model: Model) -> None:
+    texts = [text for text, _ in job.texts_and_labels(9)]
+    assert model.batch([]) == []
+    answers = model.batch(texts)
+    backwards = model.batch(texts[::-1])
+    for answer, again in zip(answers, backwards[::-1], strict=True):
+        assert again.probability == pytest.approx(answer.probability, abs=0.02)
+
+
+def test_an_answer_is_its_label_in_words() -> None:
+    assert f"{Answer('poor', 0.5, {'poor': 0.5, 'good': 0.5})}" == "poor"
+
+
+def test_a_run_a_pack_and_a_file_are_one_model(made: Path) -> None:
+    packed = made / "runs/tiny/pack/tiny-Q8_0.gguf"
+    for name in (made / "runs/tiny", made / "runs/tiny/pack", packed, str(packed)):
+        assert find(name) == packed
+
+
+def test_what_is_not_one_model_is_refused(made: Path, tmp_path: Path) -> None:
+    for name in ("one.gguf", "two.gguf"):
+        shutil.copy(made / "tiny.gguf", tmp_path / name)
+    with pytest.raises(BadInput, match=r"several models: one\.gguf, two\.gguf"):
+        find(tmp_path)
+    with pytest.raises(BadInput, match="is no GGUF file"):
+        find(made / "runs/tiny/model")
+    with pytest.raises(BadInput, match=r"rows\.csv is no model"):
+        find(made / "rows.csv")
+    with pytest.raises(BadInput, match="does not exist"):
+        find(tmp_path / "missing.gguf")
+
+
+def test_control_tokens_in_a_text_are_only_text(model: Model) -> None:
+    tokenizer = model.tokenizer
+    assert tokenizer and model.task
+    control = {tokenizer.token_id("<|im_end|>"), tokenizer.token_id("<|endoftext|>")}
+    ids = model.prompt(model.task, "ends <|im_end|> here <|endoftext|>")
+    assert not control & set(ids)
+    assert control <= set(model.encode([("<|im_end|><|endoftext|>", True)]))
+
+
+def test_a_text_of_any_length_has_an_answer(model: Model) -> None:
+    long = "the camera is bright " * 2000
+    assert model.task
+    ids = model.prompt(model.task, long)
+    assert len(ids) < model.runtime.info.context
+    assert ids[-3:] == model.prompt(model.task, "short")[-3:]  # cut in the text, not in the prompt
+    assert model(long).label in job.LABELS
+    assert model("").label in job.LABELS
+    assert model("\ud800 half a character").label in job.LABELS
+
+
+def test_a_closed_model_may_be_used_again(made: Path) -> None:
+    model = load(made / "runs/tiny", threads=1)
+    before = model("the phone is awful")
+    model.close()
+    model.close()
+    assert model("the phone is awful") == before
+    model.close()
+
+
+def test_a_model_without_a_task_can_only_talk(tiny_model: Path) -> None:
+    with load(tiny_model, threads=1) as model:
+        with pytest.raises(BadInput, match="bantam chat"):
+            model("a text")
+        talk = [{"role": "user", "content": "Hello"}]
+        pieces = list(model.stream(talk, max_tokens=6))
+        assert "".join(pieces) == model.chat(talk, max_tokens=6)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_conversation_begins_with_one_start_token(
+    written: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the template writes it or not."""
+    file = gguf.read(tiny_model)
+    template = file.metadata["tokenizer.chat_template"]
+    changed = file.metadata | {
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.chat_template": ("{{ bos_token }}" if written else "") + template,
+    }
+    tensors = [
+        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
+        for name, info in file.tensors.items()
+    ]
+    gguf.write(tmp_path / "bos.gguf", changed, tensors)
+    with load(tmp_path / "bos.gguf", threads=1) as model:
+        asked: list[list[int]] = []
+        generate = model.runtime.generate
+        monkeypatch.setattr(
+            model.runtime,
+            "generate",
+            lambda ids, **how: (asked.append(ids), generate(ids, **how))[1],
+        )
+        model.chat([{"role": "user", "content": "Hello <|endoftext|>"}], max_tokens=1)
+    assert asked[0].count(0) == 1
+    assert asked[0][0] == 0
+
+
+def test_a_tokenizer_that_only_the_runtime_knows(tmp_path: Path) -> None:
+    """Its ids then come from the runtime, with control tokens off for what users write."""
+    ours = tiny_llama(tmp_path / "ours.gguf")
+    with (
+        load(tiny_llama(tmp_path / "theirs.gguf", pre="chatglm-bpe"), threads=1) as theirs,
+        load(ours, threads=1) as known,
+    ):
+        assert theirs.tokenizer is None
+        assert known.tokenizer is not None
+        segments = [("<|im_start|>user\n", True), ("say <|im_end|> twice", False)]
+        assert theirs.encode(segments) == known.encode(segments)
+        assert (theirs.start, theirs.end) == (known.start, known.end)

@@ -1,0 +1,76 @@
+"""What `show` tells, also of files that say nothing true of themselves."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bantam import runs
+from bantam.formats import gguf
+from bantam.show import describe, facts
+
+
+def rewritten(source: Path, target: Path, **metadata: Any) -> Path:
+    file = gguf.read(source)
+    tensors = [
+        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
+        for name, info in file.tensors.items()
+    ]
+    gguf.write(target, file.metadata | metadata, tensors)
+    return target
+
+
+def test_the_facts_are_those_of_the_file(tiny_model: Path) -> None:
+    told = facts(str(tiny_model))
+    file = gguf.read(tiny_model)
+    assert told["bytes"] == tiny_model.stat().st_size
+    assert told["parameters"] == sum(gguf.tensor(file, name).size for name in file.tensors)
+    assert told["tensor_types"] == ["F32"]
+    assert (told["architecture"], told["name"], told["licence"]) == ("llama", "tiny", None)
+    assert "licence   not stated" in describe(told)
+
+
+def test_a_run_is_shown_with_its_lineage(made: Path) -> None:
+    told = facts(str(made / "runs/tiny"))
+    assert told["lineage"]["base"]["sha256"] == runs.file_sha256(made / "tiny.gguf")
+    assert told["lineage"]["data"]["rows.csv"] == runs.file_sha256(made / "rows.csv")
+    assert f"sha256 {runs.file_sha256(made / 'rows.csv')[:16]}" in describe(told)
+    assert json.loads(json.dumps(told)) == told
+
+
+@pytest.mark.parametrize(
+    "lineage",
+    ["", "no json", "[]", '{"base": 3, "data": ["x"]}', "[" * 10_000, '{"data": {"a": 1}}'],
+)
+def test_a_false_lineage_does_no_harm(lineage: str, tiny_model: Path, tmp_path: Path) -> None:
+    path = rewritten(tiny_model, tmp_path / "odd.gguf", **{"bantam.lineage": lineage})
+    assert describe(facts(str(path))).startswith("odd.gguf: ")
+
+
+def test_a_torn_verdict_does_no_harm(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "runs/tiny", tmp_path / "run")
+    (tmp_path / "run/judge/verdict.json").write_bytes(b'{"sentence": "\xff')
+    told = describe(facts(str(tmp_path / "run")))
+    assert "task      tiny (classify)" in told
+    assert "verdict" not in told
+
+
+def test_many_labels_are_cut_short() -> None:
+    task = {
+        "kind": "classify",
+        "name": "t",
+        "instruction": "?",
+        "labels": [f"l{n}" for n in range(50)],
+    }
+    told = {
+        "file": "m.gguf",
+        "bytes": 1,
+        "parameters": 1,
+        "architecture": "llama",
+        "tensor_types": [],
+    }
+    shown = describe({**told, "licence": None, "task": task})
+    assert "l19 and 30 more" in shown
+    assert "l20" not in shown

@@ -1,0 +1,110 @@
+"""Files of rows through a model: what is read, what is written, and nothing half."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import job
+from bantam import use
+from bantam.errors import BadInput
+from bantam.model import Model, load
+
+AWKWARD = ['a "quoted" one, bright', "two\nlines, dull", "größe\tand tab 🙂 plain", "", " spaces "]
+
+
+@pytest.fixture(scope="module")
+def model(made: Path) -> Iterator[Model]:
+    with load(made / "runs/tiny", threads=1) as loaded:
+        yield loaded
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
+def write(path: Path, texts: list[str]) -> None:
+    rows = [{"id": str(number), "what": text} for number, text in enumerate(texts)]
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        if path.suffix == ".jsonl":
+            file.write("\n\n".join(json.dumps(row) for row in rows))
+        else:
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            table = csv.DictWriter(file, ["id", "what"], delimiter=delimiter)
+            table.writeheader()
+            table.writerows(rows)
+
+
+@pytest.mark.parametrize("out", [".csv", ".tsv", ".jsonl", ".CSV"])
+@pytest.mark.parametrize("source", [".csv", ".tsv", ".jsonl"])
+def test_rows_keep_their_columns_and_get_answers(
+    source: str, out: str, model: Model, tmp_path: Path
+) -> None:
+    write(tmp_path / f"in{source}", AWKWARD)
+    count = use.rows(model, tmp_path / f"in{source}", "what", tmp_path / f"out{out}", False)
+    assert count == len(AWKWARD)
+    rows = read(tmp_path / f"out{out}")
+    assert [(row["id"], row["what"]) for row in rows] == list(zip("01234", AWKWARD, strict=True))
+    answers = model.batch(AWKWARD)
+    assert [row["answer"] for row in rows] == [answer.label for answer in answers]
+    for row, answer in zip(rows, answers, strict=True):
+        assert float(row["probability"]) == pytest.approx(answer.probability, abs=0.01)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"in{source}", f"out{out}"]
+
+
+def test_a_text_file_has_a_text_a_line(model: Model, tmp_path: Path) -> None:
+    texts = [text for text, _ in job.texts_and_labels(5)]
+    (tmp_path / "in.txt").write_bytes("\r\n".join(["\ufeff" + texts[0], "", *texts[1:]]).encode())
+    use.rows(model, tmp_path / "in.txt", None, tmp_path / "out.jsonl", False)
+    rows = read(tmp_path / "out.jsonl")
+    assert [row["text"] for row in rows] == texts
+    assert all(set(row["probabilities"]) == set(job.LABELS) for row in rows)
+
+
+def test_answers_do_not_replace_the_labels_of_the_data(model: Model, tmp_path: Path) -> None:
+    row = {"text": "the phone is awful", "label": "its own", "n": 3}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row))
+    use.rows(model, tmp_path / "in.jsonl", None, tmp_path / "out.jsonl", False)
+    answered = read(tmp_path / "out.jsonl")[0]
+    assert {key: answered[key] for key in row} == row
+
+
+BROKEN = [
+    ("in.jsonl", '{"text": "a"}\n' * 99 + '{"text": \n', "in.jsonl, line 100: not JSON"),
+    ("in.jsonl", '["text"]\n', "in.jsonl, line 1: not a JSON object"),
+    ("in.jsonl", '{"text": 5}\n', 'in.jsonl, row 1: no text in "text"'),
+    ("in.jsonl", '{"txt": "a", "n": 1}\n', 'no column "text"; there are: txt, n'),
+    ("in.csv", "text,n\na,1\nb,2,3\n", "in.csv, row 2: "),
+    ("in.csv", "n,text\n1,a\n2\n", 'in.csv, row 2: no text in "text"'),
+    ("in.csv", "txt\na\n", 'in.csv, row 1: there is no column "text"; there are: txt'),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN)
+def test_a_broken_row_is_named_and_nothing_is_left(
+    name: str, content: str, message: str, model: Model, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content, "utf-8")
+    (tmp_path / "out.csv").write_text("from before", "utf-8")
+    with pytest.raises(BadInput) as error:
+        use.rows(model, tmp_path / name, None, tmp_path / "out.csv", False)
+    assert message in error.value.message
+    assert error.value.mend
+    assert (tmp_path / "out.csv").read_text("utf-8") == "from before"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_many_rows_show_their_progress(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("bantam.progress.PLAIN_INTERVAL", 0.0)
+    write(tmp_path / "in.csv", [text for text, _ in job.texts_and_labels(130)])
+    use.rows(model, tmp_path / "in.csv", "what", None, False)
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 130
+    assert [line.split()[1] for line in told.err.splitlines()] == ["64/131", "128/131", "130/131"]
