@@ -15,6 +15,10 @@ import job
 from bantam import cli
 from tiny import tiny_llama
 
+# The hub's client would ask it for a list of programs to report. Read when it is imported, which
+# transformers does in tests of the networks.
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
 reached: list[str] = []  # what a test tried to reach outside this machine
 
 

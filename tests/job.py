@@ -16,6 +16,7 @@ LABELS = {
     "poor": "broken dull awful",
 }
 THINGS = ["camera", "phone", "battery", "picture", "letter", "screen", "lens", "strap"]
+ROWS = 180
 RECIPE = """
 [task]
 name = "tiny"
@@ -24,6 +25,7 @@ instruction = "How good is it?"
 
 [data]
 examples = ["rows.csv"]
+val = 0.25
 test = 0.2
 
 [base]
@@ -31,6 +33,7 @@ model = "{base}"
 
 [train]
 steps = 32
+batch_size = 16
 learning_rate = 0.01
 method = "lora"
 threads = 1
@@ -59,7 +62,7 @@ def write(folder: Path, model: Path, base: str = "tiny.gguf") -> Path:
     """The rows, the base and the recipe of the job, in a folder of their own."""
     folder.mkdir(exist_ok=True)
     with (folder / "rows.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *texts_and_labels(120)])
+        csv.writer(file).writerows([("text", "label"), *texts_and_labels(ROWS)])
     shutil.copy(model, folder / "tiny.gguf")
     recipe = folder / "recipe.toml"
     recipe.write_text(RECIPE.format(base=base), encoding="utf-8")

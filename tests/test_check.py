@@ -38,7 +38,7 @@ def test_a_sound_recipe_passes_and_nothing_is_written(recipe: Path) -> None:
     lines = check(recipe, recipe.parent / "runs")
     assert [line for line in lines if not line["ok"]] == []
     told = "\n".join(line["what"] for line in lines)
-    for part in ("120 rows: 84 train, 12 val, 24 test; 3 labels", "base: ", "disk: ", "memory: "):
+    for part in ("180 rows: 99 train, 45 val, 36 test; 3 labels", "base: ", "disk: ", "memory: "):
         assert part in told
     assert "32 steps of training" in told
     assert sorted(recipe.parent.rglob("*")) == before

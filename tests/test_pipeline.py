@@ -38,14 +38,14 @@ def reused(done: job.Done) -> list[str]:
     return [stage for stage in STAGES if f"{stage}: done before" in done.err]
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], lines: int = 0) -> None:
-    """Until a file is there with so many lines, while the process works on it."""
+def wait_for(run: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    """Until the process has made such a file or folder in the run."""
     for _ in range(6000):
-        if path.exists() and (path.is_dir() or path.read_bytes().count(b"\n") >= lines):
+        if any(run.glob(pattern)):
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    raise AssertionError(f"{path} never came")
+    raise AssertionError(f"{pattern} never came")
 
 
 def test_make_leaves_a_whole_run(made: Path) -> None:
@@ -89,13 +89,13 @@ def test_the_verdict_holds_its_contract_and_names_every_rival(made: Path) -> Non
     verdict = Verdict.model_validate_json((made / "runs/tiny/judge/verdict.json").read_text())
     rivals = {rival.name: rival for rival in verdict.rivals}
     assert list(rivals) == ["majority", "tfidf", "linear-probe", "base", "base-few-shot"]
-    assert verdict.test_rows == 24
+    assert verdict.test_rows == 36
     packed = made / "runs/tiny/pack/tiny-Q8_0.gguf"
     assert verdict.model.sha256 == runs.file_sha256(packed)
     assert verdict.model.bytes == packed.stat().st_size
     assert rivals["base"].sha256 == runs.file_sha256(made / "tiny.gguf")
     # The words tell the labels apart, so a model that has learned them beats the most frequent one.
-    assert verdict.model.score > 0.7
+    assert verdict.model.score > 0.8
     assert rivals["majority"].score == pytest.approx(1 / 3)
     assert rivals["majority"].outcome == "win"
 
@@ -158,7 +158,7 @@ def test_make_goes_on_after_sudden_death(made: Path, tmp_path: Path, bantam: Ban
     run = copied(made, tmp_path, "train", "model", "pack", "judge")
     process = job.start("make", "recipe.toml", cwd=tmp_path)
     with process:
-        wait_for(run / "train.partial/checkpoint-00000004", process)
+        wait_for(run, "train.partial/checkpoint-0*", process)
         process.kill()
     assert not (run / "train").exists()
     done = bantam("make", "recipe.toml")
@@ -175,7 +175,7 @@ def test_ctrl_c_stops_at_once_and_leaves_no_process(
 ) -> None:
     run = copied(made, tmp_path, "judge")
     with job.start("make", "recipe.toml", cwd=tmp_path) as process:
-        wait_for(run / "judge.partial", process)
+        wait_for(run, "judge.partial", process)
         me = psutil.Process(process.pid)
         children: list[psutil.Process] = []
         while not children:  # until the runtime works
@@ -220,7 +220,7 @@ def test_make_and_run_without_a_network_and_with_a_folder_as_base(
     done = job.run("--offline", "make", "recipe.toml", cwd=tmp_path, before=alone)
     assert done.code == 0, done.err
     verdict = json.loads((tmp_path / "runs/tiny/judge/verdict.json").read_text("utf-8"))
-    assert verdict["model"]["score"] > 0.7
+    assert verdict["model"]["score"] > 0.8
     done = job.run("run", "runs/tiny", "the phone is awful", cwd=tmp_path, before=alone)
     assert done.code == 0, done.err
     assert done.out.split("\t")[0] in job.LABELS

@@ -27,9 +27,7 @@ def main() -> None:
         click.echo(f"bantam: {error}", err=True)
         code = error.exit_code
     except click.exceptions.Abort:
-        click.echo(
-            "\nstopped; what was finished is kept, the same command goes on from there", err=True
-        )
+        click.echo("stopped", err=True)
         code = 130
     except click.ClickException as error:
         error.show()
@@ -128,7 +126,11 @@ def make(recipe: Path, run: Path | None, require: bool, json_: bool) -> None:
     from bantam.pipeline import make, run_folder
 
     folder = run or run_folder(recipes.load(recipe))
-    verdict = make(recipe, folder)
+    try:
+        verdict = make(recipe, folder)
+    except KeyboardInterrupt:
+        click.echo("\nwhat is finished is kept; the same command goes on from there", err=True)
+        raise
     if json_:
         _print_json({"run": str(folder), "verdict": verdict})
     else:
