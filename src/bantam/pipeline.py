@@ -198,13 +198,13 @@ def _train(job: Job, text_key: str) -> str:
     base = job.found[made.base.model].sha256
     key = runs.key_of("train", 1, text_key, base, made.train.model_dump(), asdict(job.task))
 
-    def build(folder: Path) -> None:
+    def build(folder: Path) -> int:
         from bantam.train import stage
 
         plan = _planned(job, key)
         runs.write_json(folder / "plan.json", asdict(plan))
         with bar("train") as advance:
-            place = stage.train(
+            stage.train(
                 job.base,
                 job.task,
                 job.tokenizer,
@@ -215,23 +215,24 @@ def _train(job: Job, text_key: str) -> str:
                 key,
                 advance,
             )
-        runs.write_json(folder / "result.json", asdict(place))
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return int(json.loads(lines[-1])["tokens_seen"])
 
-    _stage(job, "train", key, build, resumes=True)
+    _stage(job, "train", key, build, resumes=True, predicted_seconds=made.train.budget)
     return key
 
 
 def _planned(job: Job, key: str) -> Any:
     """The plan in the lock if it was made for this very run, else a new one, written there."""
     from bantam.nets import load
-    from bantam.train import budget, stage
+    from bantam.train import budget, device, stage
     from bantam.train.plan import Plan
 
     lock = read_lock(job.folder)
     if lock.get("plan_key") == key:
         return Plan(**lock["plan"])
     say("  timing a few steps to plan the training")
-    decoder = load.load(job.base)
+    decoder = load.load(job.base).to(device.pick())
     examples = stage.examples_of(job.task, job.tokenizer, job.pairs("train"))
     val = stage.examples_of(job.task, job.tokenizer, job.pairs("val"))
     plan = budget.plan(decoder, examples, val, job.made.train)
@@ -255,7 +256,8 @@ def _model(job: Job, train_key: str) -> str:
 
         train = job.folder / "train"
         plan = Plan(**json.loads((train / "plan.json").read_text(encoding="utf-8")))
-        load.save(stage.merged(job.base, plan, train / "tuned.safetensors"), folder)
+        tuned = stage.merged(job.base, plan, train / "tuned.safetensors")
+        load.save(tuned, folder, job.tokenizer.bos_id, job.tokenizer.eos_id)
         job.tokenizer.save(folder)
 
     _stage(job, "model", key, build)
@@ -375,15 +377,29 @@ def _packed(folder: Path) -> Path:
 
 
 def _stage(
-    job: Job, name: str, key: str, build: Callable[[Path], None], *, resumes: bool = False
+    job: Job,
+    name: str,
+    key: str,
+    build: Callable[[Path], int | None],
+    *,
+    resumes: bool = False,
+    predicted_seconds: float | None = None,
 ) -> None:
-    """Run a stage into the run folder, with a line for people and one in the ledger."""
+    """Run a stage into the run folder, with a line for people and one in the ledger.
+
+    `build` fills the folder and may return how many tokens it worked through.
+    """
     if runs.manifest(job.folder / name).get("key") == key:
         say(f"{name}: done before")
         return
     say(f"{name} ...")
     with ledger.spent(job.folder / "ledger.jsonl", name) as entry:
-        runs.stage(job.folder, name, key, build, resumes=resumes)
+        entry.predicted_seconds = predicted_seconds
+
+        def counted(folder: Path) -> None:
+            entry.tokens = build(folder)
+
+        runs.stage(job.folder, name, key, counted, resumes=resumes)
     say(f"{name}: {entry.wall_seconds:.0f} s")
 
 

@@ -57,7 +57,9 @@ def load(path: str | Path) -> Decoder:
     return _load_folder(path) if path.is_dir() else _load_gguf(path)
 
 
-def save(decoder: Decoder, folder: Path) -> None:
+def save(
+    decoder: Decoder, folder: Path, bos_id: int | None = None, eos_id: int | None = None
+) -> None:
     """Write config.json and model.safetensors (float32) as transformers reads them."""
     config = decoder.config
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,6 +81,8 @@ def save(decoder: Decoder, folder: Path) -> None:
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
         "rope_theta": config.rope_theta,
         "rms_norm_eps": config.norm_eps,
+        "bos_token_id": bos_id,
+        "eos_token_id": eos_id,
         "tie_word_embeddings": config.tied,
         "hidden_act": "silu",
         "attention_bias": False,

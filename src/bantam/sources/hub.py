@@ -39,6 +39,8 @@ def fetch(repository: str, inside: str) -> cache.Entry:
 
 
 def _download(repo: str, asked: str, inside: str, same: list[cache.Entry]) -> cache.Entry:
+    # Else the hub's client tells the hub which programs and versions run here.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi, errors, snapshot_download
     from huggingface_hub.utils.tqdm import tqdm
 

@@ -57,15 +57,18 @@ def tune(
     lengths = [len(example.ids) for example in examples]
     order = islice(batches(lengths, plan.batch_size, plan.seed), place.step, plan.steps)
     step = place.step
-    seen = sum(len(b) for b in islice(batches(lengths, plan.batch_size, plan.seed), step))
+    past = [i for b in islice(batches(lengths, plan.batch_size, plan.seed), step) for i in b]
+    seen, tokens = len(past), sum(lengths[i] - len(start) for i in past)
     with metrics.open("a", encoding="utf-8") as log:
         for batch in order if not place.done else ():
             value = take([examples[i] for i in batch], plan.learning_rate_at(step))
             step, seen = step + 1, seen + len(batch)
+            tokens += sum(lengths[i] - len(start) for i in batch)
             line = {
                 "step": step,
                 "loss": value,
                 "examples_seen": seen,
+                "tokens_seen": tokens,  # without the beginning that all examples share
                 "learning_rate": plan.learning_rate_at(step - 1),
                 "seconds": time.monotonic() - began,
             }
