@@ -2,6 +2,7 @@
 
     python benchmarks/reviews.py                       three seeds, the demo's budget
     python benchmarks/reviews.py --budget "20 min"     a longer one
+    python benchmarks/reviews.py --steps 198           as many steps, however busy the machine
 
 Each seed is a whole run: train, pack, judge the packed file on the test rows. Runs are kept below
 runs/bench-reviews and taken up again.
@@ -21,15 +22,17 @@ HERE = Path(__file__).resolve().parents[1] / "recipes" / "review-sentiment"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budget", default="5 min")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     wanted = parser.parse_args()
+    length = f"steps = {wanted.steps}" if wanted.steps else f'budget = "{wanted.budget}"'
     text = (HERE / "recipe.toml").read_text(encoding="utf-8")
     text = re.sub(r"(?s)\[judge\].*", '[judge]\nrivals = ["tfidf"]\n', text)
-    folder = Path("runs") / "bench-reviews" / wanted.budget.replace(" ", "")
+    folder = Path("runs") / "bench-reviews" / re.sub(r"\W+", "", length)
     ours, gains = [], []
-    for seed in range(wanted.seeds):
+    for seed in wanted.seeds:
         recipe = HERE / f".bench-{seed}.toml"
-        settings = f'budget = "{wanted.budget}"\nseed = {seed}'
+        settings = f"{length}\nseed = {seed}"
         recipe.write_text(re.sub(r"budget = .*", settings, text), encoding="utf-8")
         try:
             verdict = bantam.make(recipe, folder / f"seed-{seed}")
@@ -48,7 +51,7 @@ def main() -> None:
         ours.append(model["score"])
         gains.append(rival["difference"])
     print(
-        f"mean of {wanted.seeds}: packed {statistics.mean(ours):.4f} "
+        f"mean of {len(ours)}: packed {statistics.mean(ours):.4f} "
         f"(from {min(ours):.4f} to {max(ours):.4f}), "
         f"above tfidf {statistics.mean(gains):+.4f}"
     )

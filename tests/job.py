@@ -96,6 +96,10 @@ def start(*args: object, cwd: Path, before: tuple[str, ...] = ()) -> subprocess.
 
 
 def run(*args: object, cwd: Path, before: tuple[str, ...] = ()) -> Done:
-    process = start(*args, cwd=cwd, before=before)
-    out, err = process.communicate(timeout=120)
+    with start(*args, cwd=cwd, before=before) as process:
+        try:
+            out, err = process.communicate(timeout=300)
+        except BaseException:
+            process.kill()
+            raise
     return Done(process.returncode, out, err)

@@ -98,6 +98,14 @@ def test_wrong_use_says_what_to_do(
     assert not list(here.rglob(".*.partial"))
 
 
+def test_a_base_that_is_no_model_costs_nothing(here: Path, bantam: Bantam) -> None:
+    recipe = (here / "recipe.toml").read_text("utf-8")
+    (here / "other.toml").write_text(recipe.replace("tiny.gguf", "rows.csv"), "utf-8")
+    done = bantam("make", "other.toml", "--run", "other")
+    assert done.err.startswith("bantam: rows.csv is no model")
+    assert not [path for path in (here / "other").iterdir() if path.is_dir()]
+
+
 def test_every_command_has_help(bantam: Bantam) -> None:
     done = bantam("--help")
     assert done.code == 0

@@ -1,6 +1,7 @@
 """The main job as its user meets it: `bantam make` on a tiny base, again, changed, stopped."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -164,6 +165,7 @@ def test_make_goes_on_after_sudden_death(made: Path, tmp_path: Path, bantam: Ban
     done = bantam("make", "recipe.toml")
     assert done.code == 0, done.err
     assert reused(done) == ["text"]
+    assert "plan" not in done.err  # the first one holds
     tuned, at_once = (folder / "train/tuned.safetensors" for folder in (run, made / "runs/tiny"))
     assert runs.file_sha256(tuned) == runs.file_sha256(at_once)
     steps = (run / "train/metrics.jsonl").read_text("utf-8").splitlines()
@@ -187,7 +189,7 @@ def test_ctrl_c_stops_at_once_and_leaves_no_process(
         assert "another bantam is working on this run" in second.err
         assert "--run" in second.err
 
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of them
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "the same command goes on from there" in err
