@@ -150,7 +150,7 @@ def _disk(parameters: int, run: Path) -> str:
 
 
 def _memory(parameters: int, made: recipe.Recipe) -> str:
-    """Weights, copies for the trial, gradients and moments, and what a batch leaves for the way back.
+    """Weights, copies for the trial, gradients and moments, and what a batch leaves behind.
 
     The last was 6 GB for a base of 135M with 32 texts of up to 300 tokens, the rest is counted.
     """

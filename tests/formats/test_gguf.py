@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bantam import engine
 from bantam.errors import BadInput
 from bantam.formats import gguf
 from bantam.formats.tensor_types import TYPES
@@ -316,14 +317,8 @@ def test_values_that_are_no_numbers(tmp_path: Path, value: float) -> None:
 
 
 def test_the_runtime_loads_what_we_write(tiny_model: Path) -> None:
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(tiny_model)
-    params.n_ctx = 64
-    params.n_parallel = 1
-    params.verbosity = -1
-    params.warmup = False
-    server = xllamacpp.Server(params)
-    answer = server.handle_completions({"prompt": [5, 6, 7], "n_predict": 1})
-    assert answer["usage"]["prompt_tokens"] == 3
+    with engine.start(tiny_model, threads=1, context=64) as runtime:
+        assert (
+            runtime.info.vocabulary == gguf.read(tiny_model).tensors["token_embd.weight"].shape[0]
+        )
+        assert sum(runtime.choose([[5, 6, 7]], [[1, 2]])[0]) == pytest.approx(1)
