@@ -232,10 +232,11 @@ def _planned(job: Job, key: str) -> Any:
     if lock.get("plan_key") == key:
         return Plan(**lock["plan"])
     say("  timing a few steps to plan the training")
-    decoder = load.load(job.base).to(device.pick())
     examples = stage.examples_of(job.task, job.tokenizer, job.pairs("train"))
     val = stage.examples_of(job.task, job.tokenizer, job.pairs("val"))
-    plan = budget.plan(decoder, examples, val, job.made.train)
+    plan = budget.plan(
+        lambda: load.load(job.base).to(device.pick()), examples, val, job.made.train
+    )
     _lock(job.folder, plan=asdict(plan), plan_key=key)
     passes = plan.steps * plan.batch_size / len(examples)
     say(
@@ -319,39 +320,33 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
 
     def build(folder: Path) -> None:
         from bantam.judge import judge
+        from bantam.nets import load
+        from bantam.pack import gguf_file
 
         lock = read_lock(job.folder)
         data = {key: lock[key] for key in ("split_sha256", "split_seed")}
         data["train_seed"] = made.train.seed
+        base = folder / f"base-{BITS}.gguf"
+        # Packed as ours is: only the weights differ, and no format is quicker than the other.
+        gguf_file.write(base, load.load(job.base), job.tokenizer, None, {}, BITS)
         with bar("judge") as advance:
             judge.judge(
                 folder,
                 made,
                 _packed(job.folder),
-                _as_gguf(job, folder),
+                base,
                 {name: gguf_in(job.found[name]) for name in others},
                 judge.Rows(*(job.rows(split) for split in ("train", "val", "test"))),
                 lambda texts: _states(job, texts),
                 data,
                 lambda what, done, total: advance(done, total, what),
             )
+        base.unlink()
 
     _stage(job, "judge", key, build)
     verdict = json.loads((job.folder / "judge" / "verdict.json").read_text(encoding="utf-8"))
     assert isinstance(verdict, dict)
     return verdict
-
-
-def _as_gguf(job: Job, folder: Path) -> Path:
-    """The base as the runtime reads it; a Hugging Face folder is converted for the occasion."""
-    if job.base.is_file():
-        return job.base
-    from bantam.nets import load
-    from bantam.pack import gguf_file
-
-    path = folder / f"base-{BITS}.gguf"
-    gguf_file.write(path, load.load(job.base), job.tokenizer, None, {}, BITS)
-    return path
 
 
 def _states(job: Job, texts: Sequence[str]) -> Any:

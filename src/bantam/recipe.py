@@ -29,6 +29,7 @@ from bantam.toml_lines import key_lines
 SIMPLE_RIVALS = ("majority", "tfidf", "linear-probe", "base", "base-few-shot")
 LATER_KINDS = ("extract", "generate", "chat", "complete")
 SCHEMES = ("pypi", "hf", "https")
+HOLE = "{text}"  # in a prompt
 LARGEST = 1_000_000  # bytes; a recipe is written by hand
 EXAMPLES = {
     "name": '"my-task"',
@@ -44,6 +45,7 @@ EXAMPLES = {
     "size": '"160 MB"',
     "latency": '"200 ms"',
     "memory": '"1 GB"',
+    "prompts": '["Message: {text}\\nTeam:"]',
 }
 
 
@@ -68,6 +70,12 @@ def _rival(text: str) -> str:
         f"must be one of {', '.join(SIMPLE_RIVALS)}, or a model: a .gguf, pypi:..., hf:..., "
         f"https:... or a path with a slash{_nearest(text, SIMPLE_RIVALS)}"
     )
+
+
+def _prompt(text: str) -> str:
+    if text.count(HOLE) != 1:
+        raise ValueError(f"must hold {HOLE} once, where the text goes")
+    return text
 
 
 def _kind(value: object) -> object:
@@ -184,9 +192,14 @@ class Limits(Section):
 
 
 class Judge(Section):
-    """What the model must beat; `shots` is how many examples a few-shot prompt shows in all."""
+    """What the model must beat.
+
+    `prompts` are more ways to ask the models that are only prompted, beside Bantam's own; the label
+    is to follow. `shots` is how many examples a few-shot prompt shows in all.
+    """
 
     rivals: list[Annotated[str, AfterValidator(_rival)]] = list(SIMPLE_RIVALS)
+    prompts: list[Annotated[str, AfterValidator(_prompt)]] = []
     shots: Annotated[int, Field(ge=1, le=1000)] = 12
 
 

@@ -63,8 +63,8 @@ def test_padding_changes_nothing(lengths: tuple[int, ...]) -> None:
 def test_a_shared_beginning_changes_nothing(start: int, rest: tuple[int, ...]) -> None:
     ours = decoder()
     beginning, *rows = texts(97, start, *rest)
-    past = ours.past(torch.tensor([beginning]))
-    for row, states in zip(rows, ours.states(pad(rows, CPU), past), strict=True):
+    together = ours.states(pad(rows, CPU), torch.tensor(beginning))
+    for row, states in zip(rows, together, strict=True):
         whole = ours.states(torch.tensor([beginning + row]))[0, start:]
         torch.testing.assert_close(states[: len(row)], whole, atol=CLOSE, rtol=0)
 

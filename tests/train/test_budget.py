@@ -1,9 +1,10 @@
 """A budget becomes steps: on a clock that stands still but when it is read."""
 
-import time
+import copy
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from bantam.recipe import Train
 from bantam.train import budget, stage
 from bantam.train.order import batches
 from bantam.train.plan import Plan
+
+Splits = tuple[list[Example], list[Example]]
 
 BATCH = 8
 A_PASS = 8  # steps: 60 examples
@@ -43,22 +46,25 @@ def settings(**change: Any) -> Train:
 
 
 class Clock:
-    """A second has gone each time that somebody looks."""
+    """Time goes by in trials only. Looked at: first, before and after each trial, last."""
 
-    def __init__(self, *rates: float) -> None:
-        self.now, self.rates, self.looks = 0.0, rates or (1.0,), 0
+    def __init__(self, *trials: float) -> None:
+        self.now, self.trials, self.looks = 0.0, trials or (1.0,), 0
 
     def __call__(self) -> float:
+        if self.looks and self.looks % 2 == 0:
+            self.now += self.trials[self.looks // 2 - 1]
         self.looks += 1
-        # Each trial looks twice: before and after its four batches.
-        self.now += self.rates[(self.looks - 1) // 2 % len(self.rates)]
         return self.now
 
 
-def on_a_clock(monkeypatch: pytest.MonkeyPatch, *rates: float) -> None:
+def on_a_clock(monkeypatch: pytest.MonkeyPatch, *trials: float) -> None:
     """Trials take these seconds, one after the other."""
-    clock = Clock(*rates)
-    monkeypatch.setattr(time, "perf_counter", clock)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=Clock(*trials)))
+
+
+def plan(decoder: Decoder, splits: Splits, given: Train) -> Plan:
+    return budget.plan(lambda: copy.deepcopy(decoder), *splits, given)
 
 
 def tokens(examples: Sequence[Example]) -> int:
@@ -68,23 +74,20 @@ def tokens(examples: Sequence[Example]) -> int:
     return sum(len(example.ids) - shared for example in examples)
 
 
-Splits = tuple[list[Example], list[Example]]
-
-
 @pytest.mark.parametrize("seconds", [1.0, 5.0, 12.0, 40.0])
 def test_steps_fill_the_budget(
     monkeypatch: pytest.MonkeyPatch, decoder: Decoder, splits: Splits, seconds: float
 ) -> None:
     on_a_clock(monkeypatch)
     train, val = splits
-    made = budget.plan(decoder, train, val, settings(budget=f"{seconds} s"))
+    made = plan(decoder, splits, settings(budget=f"{seconds} s"))
     # The trial's four batches of eight took one second.
     a_token = 1 / trial_tokens(train)
     a_step = a_token * tokens(train) / A_PASS
     judging = budget.EVALUATIONS * 0.35 * a_token * tokens(val) * branches(train)
-    takes = made.steps * a_step + judging
-    assert made.steps == budget.MOST_PASSES * A_PASS or takes > 0.95 * seconds - a_step
-    assert made.steps == 1 or takes <= 0.95 * seconds
+    takes = 1 + made.steps * a_step + judging
+    assert made.steps == budget.MOST_PASSES * A_PASS or takes > 0.85 * seconds - a_step
+    assert made.steps == 1 or takes <= 0.85 * seconds
 
 
 def branches(train: list[Example]) -> int:
@@ -105,7 +108,7 @@ def test_more_budget_more_steps(
     steps = []
     for seconds in (3, 6, 12, 1e6):
         on_a_clock(monkeypatch)
-        steps.append(budget.plan(decoder, *splits, settings(budget=f"{seconds} s")).steps)
+        steps.append(plan(decoder, splits, settings(budget=f"{seconds} s")).steps)
     assert steps == sorted(set(steps))
     assert steps[-1] == budget.MOST_PASSES * A_PASS  # more passes only overfit
 
@@ -117,7 +120,7 @@ def test_more_budget_more_steps(
 def test_steps_and_epochs_are_kept(
     decoder: Decoder, splits: Splits, given: dict[str, Any], steps: int
 ) -> None:
-    made = budget.plan(decoder, *splits, settings(**given))
+    made = plan(decoder, splits, settings(**given))
     assert made.steps == steps
     assert -(-steps // made.evaluate_every) <= budget.EVALUATIONS
     assert made.evaluate_every <= 1 + steps / budget.EVALUATIONS
@@ -125,15 +128,14 @@ def test_steps_and_epochs_are_kept(
 
 
 def test_settings_are_kept(decoder: Decoder, splits: Splits) -> None:
-    train, val = splits
     given = settings(steps=5, method="full", threads=2, learning_rate=0.25, seed=7, batch_size=500)
-    made = budget.plan(decoder, train, val, given)
+    made = plan(decoder, splits, given)
     assert made == Plan(
         method="full",
         precision=made.precision,
         threads=2,
         steps=5,
-        batch_size=len(train),
+        batch_size=len(splits[0]),
         learning_rate=0.25,
         warmup_steps=1,
         evaluate_every=1,
@@ -141,15 +143,15 @@ def test_settings_are_kept(decoder: Decoder, splits: Splits) -> None:
     )
 
 
-# Trials come as: LoRA with one thread, with two, full with one, with two.
+# Trials come as: LoRA with one thread, with two, full with the better of both.
 @pytest.mark.parametrize(
     ("seconds", "method", "threads"),
     [
-        ((1, 2, 3, 4), "lora", 1),
-        ((2, 1, 3, 4), "lora", 2),
-        ((2, 2, 1, 3), "full", 1),
-        ((2, 2, 3, 1), "full", 2),
-        ((1, 3, 0.95, 3), "lora", 1),  # within a tenth: LoRA, which needs less memory
+        ((1, 2, 3), "lora", 1),
+        ((2, 1, 3), "lora", 2),
+        ((2, 3, 1), "full", 1),
+        ((3, 2, 1), "full", 2),
+        ((1, 3, 0.95), "lora", 1),  # within a tenth: LoRA, which needs less memory
     ],
 )
 def test_the_quickest_way_is_taken(
@@ -162,18 +164,12 @@ def test_the_quickest_way_is_taken(
 ) -> None:
     on_a_clock(monkeypatch, *seconds)
     monkeypatch.setattr(budget, "cores", lambda: 2)
-    made = budget.plan(decoder, *splits, settings(steps=5, method="auto", threads=None))
+    made = plan(decoder, splits, settings(steps=5, method="auto", threads=None))
     assert (made.method, made.threads) == (method, threads)
     assert made.learning_rate == budget.LEARNING_RATES[method]
 
 
-def test_trials_leave_no_trace(decoder: Decoder, splits: Splits) -> None:
-    before = {name: weight.clone() for name, weight in decoder.state_dict().items()}
-    learning = {name: weight.requires_grad for name, weight in decoder.named_parameters()}
+def test_trials_leave_the_threads_as_they_were(decoder: Decoder, splits: Splits) -> None:
     threads = torch.get_num_threads()
-    budget.plan(decoder, *splits, settings(budget="1 s", method="auto", threads=None))
+    plan(decoder, splits, settings(budget="1 s", method="auto", threads=None))
     assert torch.get_num_threads() == threads
-    assert {n: w.requires_grad for n, w in decoder.named_parameters()} == learning
-    after = decoder.state_dict()
-    assert after.keys() == before.keys()
-    assert all(torch.equal(after[name], weight) for name, weight in before.items())

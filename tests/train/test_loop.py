@@ -18,6 +18,7 @@ from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
 from bantam.kinds import Example
 from bantam.nets import load
+from bantam.nets.choose import shared_start
 from bantam.nets.decoder import Decoder
 from bantam.train import loop, stage, state
 from bantam.train.plan import Plan
@@ -238,3 +239,24 @@ def test_a_torn_line_of_metrics(
         file.write(torn)
     tune(plan(steps=6), judged)
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_batch_in_parts_learns_the_same(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path, examples: list[Example]
+) -> None:
+    learned = []
+    for most in (10**6, 60, 1):
+        monkeypatch.setattr(loop, "TOKENS_AT_ONCE", most)
+        decoder = load.load(tiny_model)
+        made = plan(method="lora", precision="float32")
+        loop.prepare(decoder, made)
+        start = shared_start([example.ids for example in examples])
+        step = loop.step_of(decoder, made, start, loop.optimizer_of(decoder, made))
+        losses = [step(examples[i : i + 8], 0.01) for i in (0, 8, 16)]
+        learned.append((losses, weights(decoder)))
+    for losses, found in learned[1:]:
+        assert losses == pytest.approx(learned[0][0], rel=1e-4)
+        for name, weight in found.items():
+            # Adam's steps have the size of the learning rate however small a gradient is, so the
+            # order of float32 sums shows more here than in the loss.
+            torch.testing.assert_close(weight, learned[0][1][name], atol=1e-3, rtol=1e-3)

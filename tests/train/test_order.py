@@ -5,7 +5,7 @@ from itertools import islice, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bantam.train.order import batches
+from bantam.train.order import batches, parts
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=90)
 
@@ -39,3 +39,14 @@ def test_little_padding_and_yet_no_order_by_length() -> None:
     assert longest != sorted(longest)
     rises = sum(a < b for a, b in pairwise(longest))
     assert 8 <= rises <= 23
+
+
+@given(LENGTHS, st.integers(1, 900))
+def test_parts_are_the_batch_in_pieces_that_fit(lengths: list[int], most: int) -> None:
+    found = list(parts(range(len(lengths)), lengths, most))
+    assert [i for part in found for i in part] == list(range(len(lengths)))
+    for part in found:
+        assert len(part) == 1 or max(lengths[i] for i in part) * len(part) <= most
+    for part, following in pairwise(found):  # no piece is smaller than it need be
+        longest = max(lengths[i] for i in [*part, following[0]])
+        assert longest * (len(part) + 1) > most

@@ -1,7 +1,8 @@
 """One model file in as many single-threaded processes as there are cores.
 
 For small models this answers many texts faster than one process with many threads, whose threads
-wait for each other at every layer.
+wait for each other at every layer. Each process works on one prompt at a time: prompts worked on
+together are no faster, and each of them would read a few-shot prompt's examples anew.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from bantam.engine import cores
 from bantam.model import Model
 
-PARALLEL = 8  # prompts worked on together in a process: a third faster than one by one
 CONTEXT = 2048  # tokens that a few-shot prompt may take
 
 Ask = Callable[[Model, Sequence[str]], NDArray[np.float64]]  # texts to [rows, labels]
@@ -27,8 +27,7 @@ def crowd(path: Path) -> Iterator[Crowd]:
     """A function that has the processes share texts among them, answers in their order."""
     with ExitStack() as stack:
         models = [
-            stack.enter_context(Model(path, threads=1, parallel=PARALLEL, context=CONTEXT))
-            for _ in range(cores())
+            stack.enter_context(Model(path, threads=1, context=CONTEXT)) for _ in range(cores())
         ]
         pool = stack.enter_context(ThreadPoolExecutor(len(models)))
 

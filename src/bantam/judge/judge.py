@@ -78,12 +78,12 @@ def judge(
             if name == "linear-probe":  # it cannot be used without the base
                 judged[name].system["bytes"] += base.stat().st_size
         elif name == "base":
-            judged[name] = _language(name, base, task, ("zero",), made.judge.shots, rows, advance)
+            judged[name] = _language(name, base, task, ("zero",), made.judge, rows, advance)
         elif name == "base-few-shot":
-            judged[name] = _language(name, base, task, ("few",), made.judge.shots, rows, advance)
+            judged[name] = _language(name, base, task, ("few",), made.judge, rows, advance)
         else:
             path, ways = others[name], ("zero", "few")
-            judged[name] = _language(name, path, task, ways, made.judge.shots, rows, advance)
+            judged[name] = _language(name, path, task, ways, made.judge, rows, advance)
     predictions = pl.concat(
         _frame(name, found, task.labels, rows) for name, found in judged.items()
     )
@@ -121,7 +121,7 @@ def _language(
     path: Path,
     task: kinds.Task,
     ways: Sequence[str],  # "zero" and "few" shots: which prompts are tried
-    shots: int,
+    settings: recipe.Judge,
     rows: Rows,
     advance: Advance,
 ) -> Judged:
@@ -135,10 +135,10 @@ def _language(
         advance(f"{name}: choosing a prompt", done, tries)
 
     model = Model(path, context=CONTEXT)
-    prompts = language.zero_shot(model, task) if "zero" in ways else {}
+    prompts = language.zero_shot(model, task, settings.prompts) if "zero" in ways else {}
     if "few" in ways:
         train = rows.texts("train"), rows.labels("train")
-        prompts |= language.few_shot(model, task, *train, shots)
+        prompts |= language.few_shot(model, task, settings.prompts, *train, settings.shots)
     model.close()
     with crowd(path) as many:
         asked = language.choose_prompt(many, prompts, rows.texts("val"), rows.labels("val"), tried)

@@ -20,6 +20,7 @@ from bantam.judge.crowd import Ask, Crowd
 from bantam.judge.metrics import log_loss
 from bantam.kinds import classify
 from bantam.model import Model
+from bantam.recipe import HOLE
 
 MARK = "\ue000"  # stands for the text while a prompt is written
 MOST_ROWS = 128  # of validation that a choice of prompt costs
@@ -72,9 +73,13 @@ def asking(asked: Asked) -> Ask:
     return ask
 
 
-def zero_shot(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:
-    """Prompts without examples, those that the model's context has room for."""
+def zero_shot(model: Model, task: kinds.Task, written: Sequence[str]) -> dict[str, kinds.Task]:
+    """Prompts without examples, those that the model's context has room for.
+
+    `written` are more prompts, each with a hole for the text.
+    """
     prompts = {"plain": task, "labels named": _named(task)} | _chat(model, _named(task))
+    prompts |= _own(task, written)
     fitting = {
         name: _cut(model, prompt) for name, prompt in prompts.items() if _fits(model, prompt)
     }
@@ -82,32 +87,55 @@ def zero_shot(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:
 
 
 def few_shot(
-    model: Model, task: kinds.Task, texts: Sequence[str], labels: Sequence[str], shots: int
+    model: Model,
+    task: kinds.Task,
+    written: Sequence[str],
+    texts: Sequence[str],
+    labels: Sequence[str],
+    shots: int,
 ) -> dict[str, kinds.Task]:
     """Prompts with examples, as many of each label as of the others, drawn twice.
 
     There are fewer than `shots` when the model's context has no room for so many, or none.
     """
+    plain = replace(task, before=((classify.CUE, False),))
+    forms = {"plain": (_instruction(task) + "\n\n", plain)}
+    forms |= {name: ("", form) for name, form in _own(task, written).items()}
     prompts = {}
-    for draw in range(2):
-        count = shots
-        while count:
-            shown = _draw(texts, labels, task.labels, count, draw)
-            prompt = _shown(task, shown)
-            if _fits(model, prompt):
-                prompts[f"examples: {len(shown)}, draw {draw + 1}"] = _cut(model, prompt)
-                break
-            count = count * 3 // 4
+    for name, (head, form) in forms.items():
+        for draw in range(2):
+            count = shots
+            while count:
+                shown = _draw(texts, labels, task.labels, count, draw)
+                prompt = _shown(form, head, shown)
+                if _fits(model, prompt):
+                    prompts[f"{name}, {len(shown)} examples, draw {draw + 1}"] = _cut(model, prompt)
+                    break
+                count = count * 3 // 4
     return prompts or {"no examples": _cut(model, task)}
 
 
-def _shown(task: kinds.Task, examples: Sequence[tuple[str, str]]) -> kinds.Task:
-    body = "".join(part for part, _ in task.after)
-    before = [(_instruction(task) + "\n\n", False)]
+def _own(task: kinds.Task, written: Sequence[str]) -> dict[str, kinds.Task]:
+    """The task asked in the words of the recipe's prompts."""
+    prompts = {}
+    for number, prompt in enumerate(written, 1):
+        before, _, after = prompt.rstrip(" ").partition(HOLE)
+        prompts[f"prompt {number}"] = replace(
+            task,
+            before=((before, False),),
+            after=((after, False),),
+            answer="{}" if after.endswith("\n") else " {}",
+        )
+    return prompts
+
+
+def _shown(form: kinds.Task, head: str, examples: Sequence[tuple[str, str]]) -> kinds.Task:
+    cue, body = ("".join(part for part, _ in parts) for parts in (form.before, form.after))
+    before = [(head, False)]
     for text, label in examples:
-        answer = task.answer.format(label)
-        before.append((f"{classify.CUE}{text[:LONGEST]}{body}{answer}\n\n", False))
-    return replace(task, before=(*before, (classify.CUE, False)))
+        answer = form.answer.format(label)
+        before.append((f"{cue}{text[:LONGEST]}{body}{answer}\n\n", False))
+    return replace(form, before=(*before, (cue, False)))
 
 
 def _room(model: Model, task: kinds.Task) -> int:

@@ -44,13 +44,13 @@ def choose(
     if not prompts:
         return chosen
     start = shared_start(prompts)
-    past = decoder.past(pad([start], head.device)) if start else None
+    shared = torch.tensor(start, device=head.device) if start else None
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
     while order:
         size = max(1, batch_tokens // len(prompts[order[0]]))
         batch, order = order[:size], order[size:]
         rest = [prompts[i][len(start) :] for i in batch]
-        states = decoder.states(pad(rest, head.device), past)
+        states = decoder.states(pad(rest, head.device), shared)
         for state, row, i in zip(states, rest, batch, strict=True):
             logits = logits_of(state[len(row) - 1 : len(row)], head[candidates[i]])
             chosen[i] = logits[0].softmax(-1).tolist()

@@ -5,8 +5,9 @@ grouped-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020), tied or un
 Attribute names mirror Hugging Face's weight names, so that loading and saving need no table.
 
 Batches are padded on the right. Attention is causal, so a real token never sees the padding that
-follows it, and no attention mask is needed. Rows that begin alike can share their beginning: its
-keys and values are computed once (`past`) and every row attends to them.
+follows it, and no attention mask is needed. Rows that begin alike can share their beginning: it is
+computed once, and every row attends to it. All tokens go through the linear layers as one list,
+[start + batch * tokens, width], the shared ones first; only attention tells them apart.
 """
 
 from dataclasses import dataclass
@@ -16,9 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SHORT = 256  # tokens
-
-# Keys and values of each layer for tokens that came before, each [batch, kv_heads, tokens, size].
-Past = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -36,25 +34,38 @@ class DecoderConfig:
     tied: bool = True  # output head shares the embedding
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a list of tokens is to be read: `start` shared ones, then `batch` rows of `tokens`."""
+
+    start: int
+    batch: int
+    tokens: int
+    cos: Tensor  # of the rotation angles, [start + batch * tokens, 1, head_size]
+    sin: Tensor
+
+
 def rotary(
     positions: Tensor, head_size: int, theta: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotation angles, each [tokens, head_size], computed in float32."""
+    """Cosines and sines of the rotation angles, each [tokens, 1, head_size], made in float32.
+
+    The first half of the sines is negative, as `rotate` wants them.
+    """
     exponent = torch.arange(0, head_size, 2, device=positions.device).float() / head_size
-    angles = positions.float()[:, None] * theta**-exponent  # [tokens, head_size / 2]
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    angles = positions.float()[:, None, None] * theta**-exponent  # [tokens, 1, head_size / 2]
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [batch, heads, tokens, head_size]; the two halves of a head are the pairs that turn."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    """x [tokens, heads, head_size]; the two halves of a head are the pairs that turn."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention of the last tokens on all: q and y [batch, heads, tokens, size], k and v
-    [batch, kv_heads, past + tokens, size]."""
+    [batch, kv_heads, start + tokens, size]."""
     batch, heads, tokens, size = q.shape
     kv_heads, seen = k.shape[1], k.shape[2]
     future = torch.full((tokens, seen), -torch.inf, device=q.device, dtype=q.dtype)
@@ -64,9 +75,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # PyTorch's fused CPU kernel is about five times slower backwards on short texts than two
     # plain products. The query heads that share a key head are stacked along the token axis.
     shared = heads // kv_heads
-    q = (q * size**-0.5).reshape(batch * kv_heads, shared * tokens, size)
+    q = q.reshape(batch * kv_heads, shared * tokens, size)
     k, v = k.reshape(-1, seen, size), v.reshape(-1, seen, size)
-    scores = torch.baddbmm(future.repeat(shared, 1), q, k.transpose(1, 2))
+    scores = torch.baddbmm(future.repeat(shared, 1), q, k.transpose(1, 2), alpha=size**-0.5)
     return (scores.softmax(-1).to(v.dtype) @ v).view(batch, heads, tokens, size)
 
 
@@ -90,22 +101,23 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.width, self.n_kv_heads * self.head_size, bias=False)
         self.o_proj = nn.Linear(self.n_heads * self.head_size, config.width, bias=False)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        batch, tokens, _ = x.shape
-        split = (batch, tokens, -1, self.head_size)
-        q = self.q_proj(x).view(split).transpose(1, 2)  # [batch, heads, tokens, head_size]
-        k = self.k_proj(x).view(split).transpose(1, 2)
-        v = self.v_proj(x).view(split).transpose(1, 2)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if past is not None:
-            before = (batch, -1, -1, -1)
-            k = torch.cat([past[0].expand(before), k], dim=2)
-            v = torch.cat([past[1].expand(before), v], dim=2)
-        y = attend(q, k, v).transpose(1, 2).reshape(batch, tokens, -1)
-        out: Tensor = self.o_proj(y)
-        return out, (k, v)
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        split = (x.shape[0], -1, self.head_size)
+        q = rotate(self.q_proj(x).view(split), layout.cos, layout.sin)  # [all, heads, head_size]
+        k = rotate(self.k_proj(x).view(split), layout.cos, layout.sin)
+        v = self.v_proj(x).view(split)
+        rows = (layout.batch, layout.tokens, -1, self.head_size)
+        n = layout.start
+        qs, ks, vs = (part[n:].view(rows).transpose(1, 2) for part in (q, k, v))
+        if n:
+            q0, k0, v0 = (part[:n].transpose(0, 1)[None] for part in (q, k, v))
+            shared = (layout.batch, -1, -1, -1)
+            ks = torch.cat([k0.expand(shared), ks], dim=2)  # [batch, kv_heads, n + tokens, size]
+            vs = torch.cat([v0.expand(shared), vs], dim=2)
+            y0 = attend(q0, k0, v0).transpose(1, 2).reshape(n, -1)
+        y = attend(qs, ks, vs).transpose(1, 2).reshape(x.shape[0] - n, -1)
+        out: Tensor = self.o_proj(torch.cat([y0, y]) if n else y)
+        return out
 
 
 class MLP(nn.Module):
@@ -128,12 +140,10 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        y, present = self.self_attn(self.input_layernorm(x), cos, sin, past)
-        x = x + y
-        return x + self.mlp(self.post_attention_layernorm(x)), present
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), layout)
+        y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return y
 
 
 class Body(nn.Module):
@@ -146,24 +156,26 @@ class Body(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
 
-    def forward(self, ids: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
-        x = self.embed_tokens(ids)  # [batch, tokens, width]
+    def forward(self, ids: Tensor, start: Tensor | None) -> Tensor:
+        n, (batch, tokens) = 0 if start is None else len(start), ids.shape
+        every = ids.flatten() if start is None else torch.cat([start, ids.flatten()])
+        x = self.embed_tokens(every)  # [n + batch * tokens, width]
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        start = past[0][0].shape[2] if past else 0
-        positions = torch.arange(start, start + ids.shape[1], device=ids.device)
-        cos, sin = rotary(positions, self.config.head_size, self.config.rope_theta, x.dtype)
-        present: Past = []
-        for number, layer in enumerate(self.layers):
-            x, keys_values = layer(x, cos, sin, past[number] if past else None)
-            present.append(keys_values)
-        return self.norm(x), present
+        places = torch.arange(n + tokens, device=ids.device)
+        positions = torch.cat([places[:n], places[n:].repeat(batch)])
+        turned = rotary(positions, self.config.head_size, self.config.rope_theta, x.dtype)
+        layout = Layout(n, batch, tokens, *turned)
+        for layer in self.layers:
+            x = layer(x, layout)
+        states: Tensor = self.norm(x[n:])
+        return states.view(batch, tokens, -1)
 
 
 class Decoder(nn.Module):
     """ids [batch, tokens] to logits [batch, tokens, vocabulary]; `states` stops before the head.
 
-    With `past`, ids are the tokens that follow it.
+    With `start` [tokens], ids are what follows it in every row.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -174,16 +186,11 @@ class Decoder(nn.Module):
         if config.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def states(self, ids: Tensor, past: Past | None = None) -> Tensor:
+    def states(self, ids: Tensor, start: Tensor | None = None) -> Tensor:
         """Hidden states after the final norm, [batch, tokens, width]."""
-        states: Tensor = self.model(ids, past)[0]
+        states: Tensor = self.model(ids, start)
         return states
 
-    def past(self, ids: Tensor) -> Past:
-        """What later tokens see of `ids` [1, tokens]: pass it on as `past`."""
-        present: Past = self.model(ids)[1]
-        return present
-
-    def forward(self, ids: Tensor, past: Past | None = None) -> Tensor:
-        logits: Tensor = self.lm_head(self.states(ids, past))
+    def forward(self, ids: Tensor, start: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.lm_head(self.states(ids, start))
         return logits

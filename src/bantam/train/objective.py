@@ -19,9 +19,9 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
     `start`, the tokens that every example begins with, is computed once for the whole batch.
     """
     head = decoder.lm_head.weight
-    past = decoder.past(pad([start], head.device)) if start else None
+    shared = torch.tensor(start, device=head.device) if start else None
     rest = [example.ids[len(start) :] for example in batch]
-    states = decoder.states(pad(rest, head.device), past)
+    states = decoder.states(pad(rest, head.device), shared)
     places: dict[tuple[int, ...], list[tuple[int, int, int]]] = defaultdict(list)
     for row, example in enumerate(batch):
         for answer in example.answers:

@@ -136,13 +136,13 @@ def states(decoder: Decoder, prompts: Sequence[list[int]]) -> NDArray[np.float32
     """The decoder's state at each prompt's last token, [prompts, width], for a linear probe."""
     where = decoder.lm_head.weight.device
     start = shared_start(prompts)
-    past = decoder.past(pad([start], where)) if start else None
+    shared = torch.tensor(start, device=where) if start else None
     found = np.empty((len(prompts), decoder.config.width), np.float32)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for begin in range(0, len(order), 32):
         batch = order[begin : begin + 32]
         rest = [prompts[i][len(start) :] for i in batch]
         last = torch.tensor([len(row) - 1 for row in rest], device=where)
-        all_states = decoder.states(pad(rest, where), past)
+        all_states = decoder.states(pad(rest, where), shared)
         found[batch] = all_states[torch.arange(len(rest)), last].float().cpu().numpy()
     return found
