@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -33,6 +34,25 @@ def test_a_model_answers_as_it_was_judged(model: Model, made: Path) -> None:
         assert list(answer.probabilities.values()) == pytest.approx(row["probabilities"], abs=0.02)
         assert answer.probability == max(answer.probabilities.values())
         assert answer.probabilities[answer.label] == answer.probability
+
+
+def test_answers_are_calibrated(model: Model, tmp_path: Path) -> None:
+    """The same weights, packed with another temperature, are less sure of the same answers."""
+    file = model.file
+    metadata = file.metadata | {"bantam.calibration": '{"temperature": 4.0}'}
+    tensors = [
+        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
+        for name, info in file.tensors.items()
+    ]
+    gguf.write(tmp_path / "warm.gguf", metadata, tensors)
+    assert model.task
+    texts = [text for text, _ in job.texts_and_labels(6)]
+    with Model(tmp_path / "warm.gguf", threads=1) as warm:
+        for told, plain in zip(warm.batch(texts), model.batch(texts), strict=True):
+            share = np.array(list(plain.probabilities.values())) ** (model.task.temperature / 4)
+            wanted = share / share.sum()
+            assert list(told.probabilities.values()) == pytest.approx(wanted.tolist(), abs=0.02)
+            assert told.probability < plain.probability
 
 
 def test_a_batch_keeps_its_order(model: Model) -> None:

@@ -75,6 +75,7 @@ memory = "1 GiB"
 [judge]
 rivals = ["tfidf", "pypi:gemma==1.0", "./other/folder", "bigger.gguf"]
 shots = 8
+prompts = ["Review: {text}\\nFeeling:"]
 """
     read = recipe.load(write(tmp_path, text))
     assert read.train.budget == 5400
@@ -181,6 +182,8 @@ def test_data(tmp_path: Path, lines: str, words: str) -> None:
         ('[train]\nbudget = "soon"', "such as"),
         ('[train]\nlearning_rate = "high"', 'a number or "auto"'),
         ("[judge]\nrivals = [1]", "text in quotes"),
+        ('[judge]\nprompts = ["Review: text"]', "must hold {text} once"),
+        ('[judge]\nprompts = ["{text} {text}"]', "must hold {text} once"),
         ('[limits]\nmemory = "1 s"', "a size such as"),
         ("[[train]]\nsteps = 1", "must be a table"),
         ("base = 1", "base"),

@@ -130,6 +130,7 @@ class Model:
         tree = self._tree
         prompts = [self.prompt(task, text) for text in texts]
         rows = classify.probabilities(self.runtime.choose, tree, prompts)
+        rows = classify.calibrated(rows, task.temperature)
         answers = []
         for row in rows:
             best = max(range(len(row)), key=row.__getitem__)

@@ -81,6 +81,9 @@ class Job:
         judged = {split: self.rows(split)["output"] for split in ("val", "test")}
         labels = classify.labels_of(self.rows("train")["output"], judged)
         task = classify.task(self.made.task.name, self.made.task.instruction, labels)
+        tree = classify.label_tree(task, self.tokenizer.encode, self.tokenizer.eos_id or 0)
+        # A tuned model learns any token for a label: one pass decides instead of one a branch.
+        task = replace(task, one_token=len(tree.branches) > 1)
         room = classify.room(task, self.tokenizer.encode, min(TASK_CONTEXT, self.context))
         if room < SHORTEST:
             raise BadInput(
@@ -196,7 +199,7 @@ def _train(job: Job, text_key: str) -> str:
     """Tune the base for the plan that the budget allows."""
     made = job.made
     base = job.found[made.base.model].sha256
-    key = runs.key_of("train", 1, text_key, base, made.train.model_dump(), asdict(job.task))
+    key = runs.key_of("train", 2, text_key, base, made.train.model_dump(), asdict(job.task))
 
     def build(folder: Path) -> int:
         from bantam.train import stage
@@ -214,6 +217,7 @@ def _train(job: Job, text_key: str) -> str:
                 folder,
                 key,
                 advance,
+                made.train.class_weights == "balanced",
             )
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         return int(json.loads(lines[-1])["tokens_seen"])
@@ -234,9 +238,7 @@ def _planned(job: Job, key: str) -> Any:
     say("  timing a few steps to plan the training")
     examples = stage.examples_of(job.task, job.tokenizer, job.pairs("train"))
     val = stage.examples_of(job.task, job.tokenizer, job.pairs("val"))
-    plan = budget.plan(
-        lambda: load.load(job.base).to(device.pick()), examples, val, job.made.train
-    )
+    plan = budget.plan(lambda: load.load(job.base).to(device.pick()), examples, val, job.made.train)
     _lock(job.folder, plan=asdict(plan), plan_key=key)
     passes = plan.steps * plan.batch_size / len(examples)
     say(
@@ -267,7 +269,7 @@ def _model(job: Job, train_key: str) -> str:
 
 def _pack(job: Job, model_key: str) -> str:
     """The model as one GGUF file, proved against the weights it was made from."""
-    key = runs.key_of("pack", 1, model_key, BITS)
+    key = runs.key_of("pack", 2, model_key, BITS)
     name = f"{job.made.task.name}-{BITS}.gguf"
 
     def build(folder: Path) -> None:
@@ -276,7 +278,9 @@ def _pack(job: Job, model_key: str) -> str:
         from bantam.pack import gguf_file, proof
 
         decoder = load.load(job.folder / "model")
-        gguf_file.write(folder / name, decoder, job.tokenizer, job.task, _lineage(job), BITS)
+        found = json.loads((job.folder / "train/calibration.json").read_text(encoding="utf-8"))
+        task = replace(job.task, temperature=found["temperature"])
+        gguf_file.write(folder / name, decoder, job.tokenizer, task, _lineage(job), BITS)
         texts = [text for text, _ in job.pairs("val")[: proof.ROWS]]
         say(f"  proving the packed file on {len(texts)} texts")
         with Model(folder / name) as packed:
@@ -316,7 +320,7 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
     others = _others(made)
     digests = {name: job.found[name].sha256 for name in others}
     rules = made.judge.model_dump(), made.limits.model_dump()
-    key = runs.key_of("judge", 1, pack_key, rules, digests)
+    key = runs.key_of("judge", 2, pack_key, rules, digests)
 
     def build(folder: Path) -> None:
         from bantam.judge import judge

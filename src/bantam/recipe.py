@@ -38,6 +38,7 @@ EXAMPLES = {
     "output": '"category"',
     "examples": '["examples.csv"]',
     "group": '"customer"',
+    "none": '"none of these"',
     "budget": '"5 min"',
     "epochs": "1.0",
     "steps": "500",
@@ -125,7 +126,9 @@ class Data(Section):
     """Where the examples are, which columns count, and how they are split.
 
     `val` and `test` are a share of the rows, or files of their own. `conflicts` says what becomes
-    of one text with several labels: drop all its rows, keep the majority's, or keep all.
+    of one text with several labels: drop all its rows, keep the majority's, or keep all. `none` is
+    the label of rows whose label cell is empty, such as "none of these"; without it they are
+    dropped.
     """
 
     examples: Files
@@ -135,6 +138,7 @@ class Data(Section):
     val: Share | Files = 0.1
     test: Share | Files = 0.15
     conflicts: Literal["drop", "majority", "keep"] = "drop"
+    none: Column | None = None
     seed: Seed = 0
 
     @field_validator("output", "group")
@@ -161,7 +165,10 @@ class Base(Section):
 
 
 class Train(Section):
-    """How long and how to tune. Exactly one of epochs, steps and budget (seconds) is set."""
+    """How long and how to tune. Exactly one of epochs, steps and budget (seconds) is set.
+
+    With `class_weights = "balanced"` every label counts alike, however few its rows.
+    """
 
     method: Literal["auto", "lora", "full"] = "auto"
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
@@ -169,6 +176,7 @@ class Train(Section):
     budget: Seconds | None = Field(default=None, validate_default=True)
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
+    class_weights: Literal["none", "balanced"] = "none"
     seed: Seed = 0
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 

@@ -20,6 +20,7 @@ from bantam.kinds import classify
 from bantam.model import Model, find
 
 TEXTS, WANTED = (list(column) for column in zip(*job.texts_and_labels(30), strict=True))
+OWN = ["Opinion: {text}\nScore: "]
 TASK = classify.task("t", "How good is it?", sorted(job.LABELS))
 
 
@@ -72,26 +73,27 @@ def longest(model: Model, task: kinds.Task) -> int:
 @pytest.mark.parametrize("text", ["short", "long text " * 40, "längere Größe " * 40])
 @pytest.mark.parametrize("shots", [1, 12, 500])
 def test_examples_fit_into_the_context(base: Model, text: str, shots: int) -> None:
-    prompts = language.few_shot(base, TASK, [f"{t} {text}" for t in TEXTS], WANTED, shots)
+    prompts = language.few_shot(base, TASK, OWN, [f"{t} {text}" for t in TEXTS], WANTED, shots)
     assert prompts
     for name, task in prompts.items():
         assert longest(base, task) <= base.context
         written = "".join(part for part, _ in task.before)
-        shown = [written.count(f"Answer: {label}\n") for label in sorted(job.LABELS)]
-        assert name.startswith(f"examples: {sum(shown)},") or name == "no examples"
+        cue = "Score:" if name.startswith("prompt 1") else "Answer:"
+        shown = [written.count(f"{cue} {label}\n") for label in sorted(job.LABELS)]
+        assert f", {sum(shown)} examples, " in name or name == "no examples"
         assert sum(shown) <= shots
         assert max(shown) - min(shown) <= 1
         base.runtime.choose([base.prompt(task, "word " * 3000)], [[5, 6]])
 
 
 def test_prompts_without_examples_name_the_labels(base: Model) -> None:
-    prompts = language.zero_shot(base, TASK)
-    assert list(prompts) == ["plain", "labels named", "chat"]
+    prompts = language.zero_shot(base, TASK, OWN)
+    assert list(prompts) == ["plain", "labels named", "chat", "prompt 1"]
     for name, task in prompts.items():
         assert longest(base, task) <= base.context
         said = base.runtime.detokenize(base.prompt(task, "the phone is bright"))
         assert said.count("the phone is bright") == 1
-        assert ("good, good enough, poor" in said) == (name != "plain")
+        assert ("good, good enough, poor" in said) == (name in ("labels named", "chat"))
         assert said.startswith("<|im_start|>user\n") == (name == "chat")
 
 
@@ -109,34 +111,51 @@ def test_a_model_without_a_sound_chat_template_is_asked_without(
     ]
     gguf.write(tmp_path / "model.gguf", metadata, tensors)
     model = Model(tmp_path / "model.gguf")
-    assert list(language.zero_shot(model, TASK)) == ["plain", "labels named"]
+    assert list(language.zero_shot(model, TASK, [])) == ["plain", "labels named"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked", "answer"),
+    [
+        ("Opinion: {text}\nScore: ", "Opinion: it is {}\nScore:", " {}"),
+        ("{text}", "it is {}", " {}"),
+        ("Say it of {text}.\n", "Say it of it is {}.\n", "{}"),
+    ],
+)
+def test_a_prompt_of_the_recipe_is_asked_as_written(
+    prompt: str, asked: str, answer: str, base: Model
+) -> None:
+    task = language.zero_shot(base, TASK, [prompt])["prompt 1"]
+    assert base.runtime.detokenize(base.prompt(task, "it is {}")) == asked
+    assert task.answer == answer
 
 
 class Known:
-    """Stands for a model: a text's only token is its length, and `answers` says what it answers."""
+    """Stands for a model that answers a text by its length, to each prompt in another way."""
 
     end = 0
 
-    def __init__(self, answers: Callable[[int], list[float]]) -> None:
+    def __init__(self, answers: dict[str, Callable[[int], list[float]]]) -> None:
         self.answers, self.runtime = answers, self
 
     def encode(self, segments: list[kinds.Segment]) -> list[int]:
         return [ord(character) for text, _ in segments for character in text]
 
     def prompt(self, task: kinds.Task, text: str) -> list[int]:
-        return [len(text)]
+        return [list(self.answers).index(task.name), len(text)]
 
     def choose(self, prompts: list[list[int]], candidates: list[list[int]]) -> list[list[float]]:
-        return [self.answers(ids[0]) for ids in prompts]
+        ways = list(self.answers.values())
+        return [ways[ids[0]](ids[1]) for ids in prompts]
 
 
 def choose(**prompts: Callable[[int], list[float]]) -> tuple[Asked, int]:
     """Of prompts that are answered so, the one that is chosen, and how many rows were asked."""
-    waiting = [Known(answers) for answers in prompts.values()]
     asked: list[int] = []
+    tasks = {name: replace(TASK, name=name, labels=("even", "odd")) for name in prompts}
     found = language.choose_prompt(
-        lambda ask, texts: ask(waiting.pop(0), texts),  # type: ignore[arg-type]
-        dict.fromkeys(prompts, replace(TASK, labels=("even", "odd"))),
+        lambda ask, texts: ask(Known(prompts), texts),  # type: ignore[arg-type]
+        tasks,
         ["." * length for length in range(300)],
         ["odd" if length % 2 else "even" for length in range(300)],
         asked.append,
@@ -152,7 +171,18 @@ def test_the_best_prompt_on_validation_is_kept() -> None:
         half=lambda n: [0.1, 0.9],
     )
     assert (found.name, found.validation_score) == ("sure", 1.0)
-    assert asked == 4 * language.MOST_ROWS
+    assert asked == language.rows_asked(4, 300) == (4 + 2 + 1) * language.ROUND
+    assert language.rows_asked(4, 60) == 4 * language.ROUND + 2 * (60 - language.ROUND)
+    assert language.rows_asked(1, 300) == language.ROUND
+
+
+def test_a_prompt_that_begins_badly_is_not_asked_on() -> None:
+    """What is worse on the first rows is out, though it would be better on all."""
+    found, _ = choose(
+        late=lambda n: [0.4, 0.6] if n % 2 == (n >= language.ROUND) else [0.6, 0.4],
+        half=lambda n: [0.1, 0.9],
+    )
+    assert found.name == "half"
 
 
 def test_a_leaning_is_calibrated_away_when_that_helps() -> None:

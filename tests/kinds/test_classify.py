@@ -3,11 +3,14 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from bantam.errors import BadInput
 from bantam.formats import gguf
@@ -101,7 +104,7 @@ def test_the_loss_of_an_example_is_that_of_its_probability(spellings: list[Spell
     prompt = task.prompt(encode, "b")
     (row,) = classify.probabilities(choose, tree, [prompt])
     for label, probability in zip(task.labels, row, strict=True):
-        ids, answers = classify.example(task, tree, encode, "b", label)
+        ids, answers, _ = classify.example(task, tree, encode, "b", label)
         loss = 0.0
         for position, candidates, target in answers:
             (shares,) = choose([ids[: position + 1]], [list(candidates)])
@@ -184,3 +187,39 @@ def test_a_task_of_its_own_words(tiny_model: Path) -> None:
     assert tokenizer.decode(made) == "What does it feel?\n\nText: Fine.\nAnswer:"
     assert task.labels == ("good", "bad")
     assert classify.task("t", "", ["a", "b"]).prompt(tokenizer.encode, "")
+
+
+@given(SPELLINGS)
+def test_one_token_a_label(spellings: list[Spelling]) -> None:
+    task = replace(task_of(spellings), one_token=True)
+    tokens = classify.label_tokens(task, encode)
+    assert len(set(tokens)) == len(spellings)
+    assert tokens[0] == spellings[0][0]
+    firsts = [spelling[0] for spelling in spellings]
+    if len(set(firsts)) == len(firsts):
+        assert tokens == firsts
+    tree = classify.label_tree(task, encode, END)
+    found = classify.probabilities(choose, tree, [[5], [6, 7]])
+    assert found == choose([[5], [6, 7]], [tokens, tokens])
+
+
+def test_more_labels_than_tokens() -> None:
+    labels = tuple("ab" + "c" * n for n in range(100))
+    task = classify.Task("classify", "t", "", labels, (), (), "{}", 9, one_token=True)
+
+    def poor(segments: list[Segment]) -> list[int]:
+        return [number % 7 for number in encode(segments)]
+
+    with pytest.raises(BadInput, match="100 labels are more"):
+        classify.label_tokens(task, poor)
+
+
+SHARES = st.lists(st.floats(0.001, 1.0), min_size=2, max_size=6)
+
+
+@given(st.lists(SHARES, min_size=1, max_size=4), st.floats(0.2, 5))
+def test_calibrated_is_a_softmax_of_scaled_logits(rows: list[list[float]], warmth: float) -> None:
+    shares = [[share / sum(row) for share in row] for row in rows]
+    for row, found in zip(shares, classify.calibrated(shares, warmth), strict=True):
+        assert found == pytest.approx(softmax(np.log(row) / warmth).tolist())
+    assert classify.calibrated([[1.0, 0.0]], warmth) == [[1.0, 0.0]]

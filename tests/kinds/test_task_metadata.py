@@ -25,6 +25,8 @@ TASKS = st.builds(
     after=SEGMENTS,
     answer=st.sampled_from([" {}", "{}", "<{}>", "Antwort: {}."]),
     max_text_tokens=st.integers(1, 100_000),
+    one_token=st.booleans(),
+    temperature=st.floats(0.1, 10),
 )
 
 
@@ -83,6 +85,13 @@ BROKEN: dict[str, dict[str, Any]] = {
     "cut at a text": prompt(max_text_tokens="512"),
     "cut at infinity": prompt(max_text_tokens=float("inf")),
     "cut at true": prompt(max_text_tokens=True),
+    "calibration no JSON": {"bantam.calibration": "{"},
+    "calibration a list": {"bantam.calibration": "[1]"},
+    "temperature of nothing": {"bantam.calibration": '{"temperature": 0}'},
+    "temperature below": {"bantam.calibration": '{"temperature": -1}'},
+    "temperature without end": {"bantam.calibration": '{"temperature": Infinity}'},
+    "temperature no number": {"bantam.calibration": '{"temperature": NaN}'},
+    "temperature a list": {"bantam.calibration": '{"temperature": []}'},
 }
 
 

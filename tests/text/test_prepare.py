@@ -187,3 +187,12 @@ def test_what_a_test_can_show_is_about_the_power_of_mcnemars_test() -> None:
             losses = sum(0.1 + shift <= draw < 0.2 for draw in draws)
             found += (wins - losses) ** 2 > 1.96**2 * (wins + losses)
         assert 0.72 < found / 400 < 0.9
+
+
+def test_rows_without_a_label_can_be_a_label_of_their_own(tmp_path: Path) -> None:
+    rows = [*some(40), *((f"another number {n}", " " * (n % 2), "") for n in range(20))]
+    path = save(tmp_path, "a.csv", rows, "text,label,g")
+    assert prepare(data(), [path]).report["labels"] == {"a": 20, "b": 20}
+    report = prepare(data(none="neither"), [path]).report
+    assert report["labels"] == {"a": 20, "b": 20, "neither": 20}
+    assert report["dropped"] == []

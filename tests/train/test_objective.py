@@ -24,7 +24,7 @@ def examples() -> list[Example]:
     last = [len(row) - 1 for row in rows]
     return [
         Example(rows[0], [Answer(last[0], TWO, 1)]),
-        Example(rows[1], [Answer(last[1] - 1, FOUR, 2), Answer(last[1], TWO, 0)]),
+        Example(rows[1], [Answer(last[1] - 1, FOUR, 2), Answer(last[1], TWO, 0)], 2.5),
         Example(rows[2], [Answer(last[2], FOUR, 0)]),
         Example(rows[3], [Answer(last[3] - p, FOUR if p else TWO, p % 2) for p in (4, 2, 0)]),
     ]
@@ -33,13 +33,13 @@ def examples() -> list[Example]:
 def plain_loss(theirs: torch.nn.Module, batch: list[Example]) -> Tensor:
     """Each text by itself; all logits, those of other tokens put out; the sum over its answers."""
     losses = []
-    for ids, answers in batch:
+    for ids, answers, weight in batch:
         logits = theirs(torch.tensor([ids])).logits[0]
         for position, candidates, target in answers:
             others = torch.ones(logits.shape[-1], dtype=torch.bool)
             others[list(candidates)] = False
             masked = logits[position].masked_fill(others, -torch.inf)
-            losses.append(F.cross_entropy(masked, torch.tensor(candidates[target])))
+            losses.append(weight * F.cross_entropy(masked, torch.tensor(candidates[target])))
     return torch.stack(losses).sum() / len(batch)
 
 
@@ -74,7 +74,7 @@ def test_the_order_of_rows_changes_nothing() -> None:
 
 def test_what_follows_the_last_answer_does_not_count() -> None:
     ours = decoder()
-    ids, answers = examples()[0]
+    ids, answers, _ = examples()[0]
     longer = Example(ids + texts(97, 7, seed=5)[0], answers)
     wanted = answer_loss(ours, [examples()[0]], []).item()
     assert answer_loss(ours, [longer], []).item() == pytest.approx(wanted, abs=1e-5)

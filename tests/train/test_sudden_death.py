@@ -89,7 +89,7 @@ def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         finish(tiny_model, run, plan)
         outcomes[name] = outcome(run)
     assert outcomes["lora"]["files"] == [
-        *("metrics.jsonl", "result.json", "stage.json", "tuned.safetensors")
+        *("calibration.json", "metrics.jsonl", "result.json", "stage.json", "tuned.safetensors")
     ]
     return outcomes
 

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from scipy.special import softmax
+from sklearn.metrics import balanced_accuracy_score, log_loss
+from sklearn.utils.class_weight import compute_sample_weight
 
 import tiny_job
 from bantam.formats import gguf
@@ -52,6 +55,41 @@ def test_what_another_key_left_is_not_taken(tiny_model: Path, tmp_path: Path) ->
             *arguments, plan(steps=3), folder, key, lambda done, total, note: told.append(done)
         )
     assert told == [1, 2, 3, 1, 2, 3]
+
+
+def test_balanced_weights_are_those_of_scikit_learn(tiny_model: Path) -> None:
+    tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
+    rows = tiny_job.TRAIN[:31] + [row for row in tiny_job.TRAIN if row[1] == "yes"]
+    labels = [label for _, label in rows]
+    examples = stage.examples_of(tiny_job.TASK, tokenizer, rows, balanced=True)
+    wanted = compute_sample_weight("balanced", labels)
+    assert [example.weight for example in examples] == pytest.approx(wanted)
+    plain = stage.Validation(tiny_job.TASK, tokenizer, rows)
+    balanced = stage.Validation(tiny_job.TASK, tokenizer, rows, balanced=True)
+    decoder = load.load(tiny_model)
+    answers = plain.shares(decoder).argmax(axis=1)
+    assert plain(decoder)[0] == pytest.approx(np.mean(answers == plain.expected))
+    assert balanced(decoder)[0] == pytest.approx(balanced_accuracy_score(plain.expected, answers))
+    assert balanced(decoder)[1] == pytest.approx(
+        log_loss(plain.expected, plain.shares(decoder), sample_weight=wanted)
+    )
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
+def test_the_temperature_is_found_again(true: float) -> None:
+    chance = np.random.default_rng(0)
+    logits = chance.normal(size=(4000, 4)) * 2
+    honest = softmax(logits, axis=1)
+    expected = (honest.cumsum(axis=1) > chance.random((4000, 1))).argmax(axis=1)
+    told = softmax(logits * true, axis=1)  # too sure, or not sure enough
+    assert stage.temperature(told, expected) == pytest.approx(true, rel=0.1)
+    assert stage.temperature(told[:39], expected[:39]) == 1.0
+
+
+def test_a_temperature_of_certain_rows_is_finite() -> None:
+    certain = np.eye(2)[np.zeros(50, int)]
+    assert 0.1 < stage.temperature(certain, np.zeros(50, int)) < 10
+    assert 0.1 < stage.temperature(certain, np.ones(50, int)) < 10
 
 
 def test_states_are_those_of_each_text_alone(tiny_model: Path) -> None:

@@ -7,7 +7,7 @@ in a fresh process, for latency and memory.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bantam.judge.verdict import OURS, verdict
 from bantam.model import Model
 
 BATCH = 64  # texts
+STATES = 512  # texts: so many that those of like length can be worked on together
 LATENCY_ROWS = 60
 WARM_UP = 3  # requests that are not timed: the prompt's fixed beginning is not yet cached
 
@@ -71,7 +72,8 @@ def judge(
     probe. `data` goes into the verdict as it is.
     """
     judged = {OURS: _packed(packed, rows, advance)}
-    task = Model(packed).asked()
+    # A model that is only prompted has nothing but the labels' own words to go by.
+    task = replace(Model(packed).asked(), one_token=False, temperature=1.0)
     for name in made.judge.rivals:
         if name in ("majority", "tfidf", "linear-probe"):
             judged[name] = _simple(name, task, rows, states, advance)
@@ -131,8 +133,9 @@ def _language(
     def tried(count: int) -> None:
         nonlocal done
         done += count
-        tries = len(prompts) * min(language.MOST_ROWS, rows.val.height)
-        advance(f"{name}: choosing a prompt", done, tries)
+        advance(
+            f"{name}: choosing a prompt", done, language.rows_asked(len(prompts), rows.val.height)
+        )
 
     model = Model(path, context=CONTEXT)
     prompts = language.zero_shot(model, task, settings.prompts) if "zero" in ways else {}
@@ -178,9 +181,9 @@ def _simple(name: str, task: kinds.Task, rows: Rows, states: States, advance: Ad
 
         def told(split: str) -> NDArray[np.float32]:
             texts, found = rows.texts(split), []
-            for start in range(0, len(texts), BATCH):
-                found.append(states(texts[start : start + BATCH]))
+            for start in range(0, len(texts), STATES):
                 advance(f"{name}: states of the {split} rows", start, len(texts))
+                found.append(states(texts[start : start + STATES]))
             return np.concatenate(found)
 
         fitted = linear.probe(told("train"), labels[0], told("val"), labels[1], labels[2])

@@ -2,12 +2,13 @@
 
 Each is given several prompts (plain, with the labels named, in its own chat form; with and without
 examples) and each with and without calibration (Zhao et al. 2021, arXiv 2102.09690, with the mean
-over validation texts in place of content-free ones). What does best on validation is kept.
+over validation texts in place of content-free ones). What does best on validation is kept, found
+by successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943).
 """
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from bantam.model import Model
 from bantam.recipe import HOLE
 
 MARK = "\ue000"  # stands for the text while a prompt is written
-MOST_ROWS = 128  # of validation that a choice of prompt costs
+ROUND = 48  # validation rows that a prompt is tried on before the worse half is dropped
 LONGEST = 400  # characters of a shot
 
 
@@ -44,21 +45,56 @@ def choose_prompt(
     val_labels: Sequence[str],
     progress: Callable[[int], None],
 ) -> Asked:
-    """Try each prompt on (the first of) the validation rows and keep the best.
+    """Try all prompts on some validation rows, the better half on as many more, and so on.
 
     `progress` is told how many rows were asked.
     """
-    texts, labels = val_texts[:MOST_ROWS], val_labels[:MOST_ROWS]
-    tried: list[tuple[float, Asked]] = []
-    for name, task in prompts.items():
-        expected = np.array([task.labels.index(label) for label in labels])
-        plain = crowd(asking(Asked(name, task, None, 0.0)), texts)
-        progress(len(texts))
-        for prior in (None, plain.mean(axis=0)):
-            shares = plain if prior is None else _calibrated(plain, prior)
-            score = float((shares.argmax(axis=1) == expected).mean())
-            tried.append((log_loss(expected, shares), Asked(name, task, prior, score)))
-    return max(tried, key=lambda found: (found[1].validation_score, -found[0]))[1]
+    rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in prompts}
+    left, seen = list(prompts), 0
+    for begin, end in _rounds(len(prompts), len(val_texts)):
+        for name in left:
+            ask = asking(Asked(name, prompts[name], None, 0.0))
+            rows[name].append(crowd(ask, val_texts[begin:end]))
+            progress(end - begin)
+        seen = end
+        tried = {name: _best(name, prompts[name], rows[name], val_labels[:seen]) for name in left}
+        left.sort(key=lambda name: tried[name][0], reverse=True)
+        left = left[: -(-len(left) // 2)]
+    return tried[left[0]][1]
+
+
+def rows_asked(prompts: int, val_rows: int) -> int:
+    """How many rows `choose_prompt` asks in all."""
+    asked = 0
+    for begin, end in _rounds(prompts, val_rows):
+        asked += prompts * (end - begin)
+        prompts = -(-prompts // 2)
+    return asked
+
+
+def _rounds(prompts: int, val_rows: int) -> Iterator[tuple[int, int]]:
+    """From which row to which each round goes, until one prompt is left or the rows are used up."""
+    begin = 0
+    while begin < val_rows:
+        yield begin, min(begin + ROUND, val_rows)
+        begin += ROUND
+        if prompts == 1:
+            return
+        prompts = -(-prompts // 2)
+
+
+def _best(
+    name: str, task: kinds.Task, rows: list[NDArray[np.float64]], labels: Sequence[str]
+) -> tuple[tuple[float, float], Asked]:
+    """The better of calibrated and not: how good it is, and how to ask so."""
+    plain = np.concatenate(rows)
+    expected = np.array([task.labels.index(label) for label in labels])
+    tried: list[tuple[tuple[float, float], Asked]] = []
+    for prior in (None, plain.mean(axis=0)):
+        shares = plain if prior is None else _calibrated(plain, prior)
+        score = float((shares.argmax(axis=1) == expected).mean())
+        tried.append(((score, -log_loss(expected, shares)), Asked(name, task, prior, score)))
+    return max(tried, key=lambda found: found[0])
 
 
 def asking(asked: Asked) -> Ask:

@@ -5,11 +5,14 @@ what it is scored by. It knows neither torch nor a runtime: both give it a `Choo
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from bantam.errors import BadInput
+
+ELSEWHERE = ("kind", "labels", "temperature")  # keys of their own
 
 Segment = tuple[str, bool]  # a piece of a prompt, and whether control tokens in it are meant
 Encode = Callable[[list[Segment]], list[int]]
@@ -29,6 +32,8 @@ class Task:
     after: tuple[Segment, ...]
     answer: str  # how an answer is written, with {} for the label
     max_text_tokens: int  # a longer text is cut at its end
+    one_token: bool = False  # each label is answered by one token of its own, not by its words
+    temperature: float = 1.0  # what the model's certainty is divided by, found on validation
 
     def prompt(self, encode: Encode, text: str) -> list[int]:
         """Token ids of the prompt for one text."""
@@ -45,10 +50,11 @@ class Answer(NamedTuple):
 
 
 class Example(NamedTuple):
-    """An input and its wanted output, as token ids."""
+    """An input and its wanted output, as token ids; its loss counts `weight` times."""
 
     ids: list[int]
     answers: list[Answer]
+    weight: float = 1.0
 
 
 def to_metadata(task: Task) -> dict[str, Any]:
@@ -58,9 +64,9 @@ def to_metadata(task: Task) -> dict[str, Any]:
         "bantam.kind": task.kind,
         "bantam.labels": list(task.labels),
         "bantam.prompt": json.dumps(
-            {k: v for k, v in asdict(task).items() if k not in ("kind", "labels")},
-            ensure_ascii=False,
+            {k: v for k, v in asdict(task).items() if k not in ELSEWHERE}, ensure_ascii=False
         ),
+        "bantam.calibration": json.dumps({"temperature": task.temperature}),
     }
 
 
@@ -79,6 +85,7 @@ def from_metadata(metadata: Mapping[str, Any], origin: object) -> Task | None:
         )
     try:
         prompt, labels = json.loads(metadata["bantam.prompt"]), metadata["bantam.labels"]
+        calibration = json.loads(metadata.get("bantam.calibration", "{}"))
         task = Task(
             kind=_text(metadata["bantam.kind"]),
             name=_text(prompt["name"]),
@@ -88,6 +95,8 @@ def from_metadata(metadata: Mapping[str, Any], origin: object) -> Task | None:
             after=_segments(prompt["after"]),
             answer=_text(prompt["answer"]),
             max_text_tokens=prompt["max_text_tokens"],
+            one_token=prompt.get("one_token", False) is True,
+            temperature=float(calibration.get("temperature", 1.0)),
         )
         if task.kind != "classify" or not 2 <= len(labels) == len(set(labels)):
             raise ValueError(f"kind {task.kind!r} with the labels {labels!r:.80}")
@@ -95,7 +104,9 @@ def from_metadata(metadata: Mapping[str, Any], origin: object) -> Task | None:
             raise ValueError(f"the answer {task.answer!r:.80} has not one {{}}")
         if type(task.max_text_tokens) is not int or task.max_text_tokens < 1:
             raise ValueError(f"max_text_tokens is {task.max_text_tokens!r:.80}")
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        if not 0 < task.temperature < math.inf:
+            raise ValueError(f"the temperature is {task.temperature!r:.80}")
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(
             f"{origin}: its bantam.* keys are broken ({error!r})", "pack the model again"
         ) from error

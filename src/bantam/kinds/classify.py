@@ -3,12 +3,15 @@
 The model answers with the label's own words after the prompt. Labels are spelled as a tree of
 tokens: at each branch the next token's probabilities are renormalised over the branches, and a
 label's probability is the product along its path. One pass decides when first tokens differ; labels
-that share them cost one more batched pass a shared branch. Training, judging and serving use this
-one rule, with any model.
+that share them cost one more batched pass a shared branch. A model that is tuned anyway may answer
+with one token of its own for each label instead (`one_token`): one pass, however many labels.
+Training, judging and serving use this one rule, with any model.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from string import ascii_letters, ascii_uppercase
 
 from bantam.errors import BadInput
 from bantam.kinds import Answer, Choose, Encode, Example, Task
@@ -70,6 +73,9 @@ def label_tree(task: Task, encode: Encode, end: int) -> LabelTree:
 
     Raises BadInput for two labels that are the same tokens: no model could tell them apart.
     """
+    if task.one_token:
+        own = label_tokens(task, encode)
+        return LabelTree((Branch((), tuple(own)),), tuple(((0, i),) for i in range(len(own))))
     spelled = [(*encode([(task.answer.format(label), False)]), end) for label in task.labels]
     branches: list[Branch] = []
     paths: list[list[tuple[int, int]]] = [[] for _ in spelled]
@@ -93,6 +99,34 @@ def label_tree(task: Task, encode: Encode, end: int) -> LabelTree:
             below = [m for m in members if spelled[m][len(prefix)] == token]
             waiting.append(((*prefix, token), below))
     return LabelTree(tuple(branches), tuple(map(tuple, paths)))
+
+
+def label_tokens(task: Task, encode: Encode) -> list[int]:
+    """One token for each label that stands for no other: the first of its own words that is free,
+    else of letters. Raises BadInput when the labels outnumber what letters can spell."""
+    letters = (f"{a}{b}" for a in ("", *ascii_uppercase) for b in ascii_letters)
+    spare = (token for text in letters for token in encode([(f" {text}", False)]))
+    taken: dict[int, None] = {}
+    for label in task.labels:
+        words = encode([(task.answer.format(label), False)])
+        free = next((i for i in chain(words, spare) if i not in taken), None)
+        if free is None:
+            raise BadInput(
+                f"{len(task.labels)} labels are more than this base has tokens for",
+                "use fewer labels, or sort in two steps",
+            )
+        taken[free] = None
+    return list(taken)
+
+
+def calibrated(rows: Sequence[Sequence[float]], temperature: float) -> list[list[float]]:
+    """Probabilities as the logits divided by the temperature would give them (Guo et al. 2017)."""
+    found = []
+    for row in rows:
+        powers = [share ** (1 / temperature) for share in row]
+        total = sum(powers)
+        found.append([power / total for power in powers])
+    return found
 
 
 def example(task: Task, tree: LabelTree, encode: Encode, text: str, label: str) -> Example:

@@ -33,11 +33,16 @@ def mark(frame: pl.DataFrame, where: pl.Expr, reason: str) -> pl.DataFrame:
     )
 
 
-def missing(frame: pl.DataFrame) -> pl.DataFrame:
-    """Outer white space goes; rows without a text or a label are marked."""
+def missing(frame: pl.DataFrame, none: str | None = None) -> pl.DataFrame:
+    """Outer white space goes; rows without a text or a label are marked.
+
+    With `none`, rows without a label have this one.
+    """
     for column in ("input", "output", "group"):
         stripped = pl.col(column).str.strip_chars()
         frame = frame.with_columns(pl.when(stripped != "").then(stripped).alias(column))
+    if none is not None:
+        frame = frame.with_columns(pl.col("output").fill_null(none))
     frame = mark(frame, pl.col("input").is_null(), "no text")
     return mark(frame, pl.col("output").is_null(), "no label")
 

@@ -43,7 +43,7 @@ def prepare(
     given = [(None, files), ("val", val_files), ("test", test_files)]
     parts = [_read(data, part, name) for name, part in given if part]
     notes = [note for part in parts for note in part.notes]
-    frame = clean.missing(pl.concat(part.frame for part in parts))
+    frame = clean.missing(pl.concat(part.frame for part in parts), data.none)
     frame, merged = clean.merge_labels(frame)
     frame, contradictions = clean.contradictions(clean.identify(frame), data.conflicts)
     frame = clean.apart(clean.duplicates(frame))

@@ -99,7 +99,8 @@ def _schedule(
         passes = len({answer.candidates for example in examples for answer in example.answers})
         judging = EVALUATIONS * passes * FORWARD * best.seconds_a_token * _tokens(val)
         a_step = best.seconds_a_token * _tokens(examples) / a_pass
-        steps = min(int((settings.budget * SAFETY - spent - judging) / a_step), MOST_PASSES * a_pass)
+        left = settings.budget * SAFETY - spent - judging
+        steps = min(int(left / a_step), MOST_PASSES * a_pass)
     steps = max(1, steps)
     rate = settings.learning_rate
     return replace(

@@ -13,7 +13,7 @@ from bantam.nets.decoder import Decoder
 
 
 def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) -> Tensor:
-    """The mean over examples of the sum of their answers' losses, in nats.
+    """The mean over examples of the weighted sum of their answers' losses, in nats.
 
     The head is computed for the candidates at the answer positions alone, never for the vocabulary;
     `start`, the tokens that every example begins with, is computed once for the whole batch.
@@ -22,6 +22,7 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
     shared = torch.tensor(start, device=head.device) if start else None
     rest = [example.ids[len(start) :] for example in batch]
     states = decoder.states(pad(rest, head.device), shared)
+    weights = torch.tensor([example.weight for example in batch], device=head.device)
     places: dict[tuple[int, ...], list[tuple[int, int, int]]] = defaultdict(list)
     for row, example in enumerate(batch):
         for answer in example.answers:
@@ -30,5 +31,6 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
     for candidates, found in places.items():
         rows, positions, targets = torch.tensor(found, device=head.device).unbind(1)
         logits = logits_of(states[rows, positions], head[list(candidates)])
-        losses.append(F.cross_entropy(logits, targets, reduction="sum"))
+        each = F.cross_entropy(logits, targets, reduction="none")
+        losses.append((each * weights[rows]).sum())
     return torch.stack(losses).sum() / len(batch)

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 from bantam import runs
 from bantam.formats.tokenizer import Tokenizer
@@ -24,18 +27,26 @@ from bantam.progress import Advance
 from bantam.train import device, loop, state
 from bantam.train.plan import Plan
 
+FEWEST_TO_CALIBRATE = 40  # validation rows
+
 Pairs = Sequence[tuple[str, str]]  # text and label
 
 
-def examples_of(task: Task, tokenizer: Tokenizer, rows: Pairs) -> list[Example]:
-    """The rows as token ids with their answers."""
+def examples_of(
+    task: Task, tokenizer: Tokenizer, rows: Pairs, balanced: bool = False
+) -> list[Example]:
+    """The rows as token ids with their answers; `balanced` weights make all labels count alike."""
     start = tokenizer.start
     tree = classify.label_tree(task, tokenizer.encode, tokenizer.eos_id or 0)
     shift = len(start)
-    return [
-        Example(start + ids, [a._replace(position=a.position + shift) for a in answers])
-        for ids, answers in (classify.example(task, tree, tokenizer.encode, *row) for row in rows)
-    ]
+    counts = Counter(label for _, label in rows)
+    examples = []
+    for text, label in rows:
+        ids, answers, _ = classify.example(task, tree, tokenizer.encode, text, label)
+        moved = [answer._replace(position=answer.position + shift) for answer in answers]
+        weight = len(rows) / (len(counts) * counts[label]) if balanced else 1.0
+        examples.append(Example(start + ids, moved, weight))
+    return examples
 
 
 def train(
@@ -48,17 +59,22 @@ def train(
     folder: Path,
     key: str,
     advance: Advance,
+    balanced: bool = False,
 ) -> state.Place:
-    """Tune the base; `folder` ends with tuned.safetensors (what was learned), metrics.jsonl and
-    result.json (the place). A call that was interrupted is taken up, also after its last step."""
+    """Tune the base; `folder` ends with tuned.safetensors (what was learned), metrics.jsonl,
+    result.json (the place) and calibration.json. A call that was interrupted is taken up, also
+    after its last step. `balanced`: every label counts alike in loss and score."""
     tuned = folder / "tuned.safetensors"
     if not _written_for(tuned, key):
         decoder = files.load(base).to(device.pick())
-        examples = examples_of(task, tokenizer, rows)
-        judged = Validation(task, tokenizer, val)
+        examples = examples_of(task, tokenizer, rows, balanced)
+        judged = Validation(task, tokenizer, val, balanced)
         report = _teller(plan, judged, advance)
         place = loop.tune(decoder, examples, plan, judged, folder, key, report)
         runs.write_json(folder / "result.json", asdict(place))
+        with loop.autocast(decoder, plan):
+            found = temperature(judged.shares(decoder), judged.expected)
+        runs.write_json(folder / "calibration.json", {"temperature": found})
         files.write_tensors(dict(state.trained(decoder)), tuned, {"key": key})
     state.forget(folder)
     return state.Place(**json.loads((folder / "result.json").read_text(encoding="utf-8")))
@@ -88,30 +104,55 @@ def _teller(plan: Plan, judged: "Validation", advance: Advance) -> loop.Report:
 
 
 class Validation:
-    """Scores a decoder on validation rows: accuracy, and the mean negative log-likelihood."""
+    """Scores a decoder on validation rows: accuracy, and the mean negative log-likelihood.
 
-    def __init__(self, task: Task, tokenizer: Tokenizer, rows: Pairs) -> None:
+    `balanced`: the mean over the labels of both.
+    """
+
+    def __init__(
+        self, task: Task, tokenizer: Tokenizer, rows: Pairs, balanced: bool = False
+    ) -> None:
         self.tree = classify.label_tree(task, tokenizer.encode, tokenizer.eos_id or 0)
         self.prompts = [tokenizer.start + task.prompt(tokenizer.encode, text) for text, _ in rows]
-        self.expected = [task.labels.index(label) for _, label in rows]
+        self.expected = np.array([task.labels.index(label) for _, label in rows])
+        counts = np.bincount(self.expected) if balanced else np.ones(len(task.labels))
+        self.weights = 1 / counts[self.expected]
         self.score: float | None = None
 
+    def shares(self, decoder: Decoder) -> NDArray[np.float64]:
+        """The label probabilities of the rows, [rows, labels]."""
+
+        def ask(prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> list[list[float]]:
+            return choose(decoder, prompts, candidates)
+
+        return np.array(classify.probabilities(ask, self.tree, self.prompts))
+
     def __call__(self, decoder: Decoder) -> tuple[float, float]:
-        shares = classify.probabilities(
-            lambda prompts, candidates: choose(decoder, prompts, candidates),
-            self.tree,
-            self.prompts,
-        )
-        right = [
-            max(range(len(row)), key=row.__getitem__) == wanted
-            for row, wanted in zip(shares, self.expected, strict=True)
-        ]
-        losses = [
-            -math.log(max(row[wanted], 1e-12))
-            for row, wanted in zip(shares, self.expected, strict=True)
-        ]
-        self.score = sum(right) / len(right)
-        return self.score, sum(losses) / len(losses)
+        shares = self.shares(decoder)
+        right = shares.argmax(axis=1) == self.expected
+        self.score = float(np.average(right, weights=self.weights))
+        return self.score, float(np.average(losses(shares, self.expected), weights=self.weights))
+
+
+def losses(shares: NDArray[np.float64], expected: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The negative log-likelihood of each row in nats, [rows]."""
+    chosen = shares[np.arange(len(shares)), expected]
+    worst: NDArray[np.float64] = -np.log(np.maximum(chosen, 1e-12))
+    return worst
+
+
+def temperature(shares: NDArray[np.float64], expected: NDArray[np.int64]) -> float:
+    """What the certainty is best divided by, by the rows' likelihood (Guo et al. 2017,
+    arXiv 1706.04599); 1 when there are too few rows to tell."""
+    if len(shares) < FEWEST_TO_CALIBRATE:
+        return 1.0
+    logs = np.log(np.maximum(shares, 1e-12))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logs / math.exp(log_temperature)
+        return float(np.mean(losses(softmax(scaled, axis=1), expected)))
+
+    return math.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x)
 
 
 def merged(base: Path, plan: Plan, tuned: Path) -> Decoder:
