@@ -46,6 +46,8 @@ def _told(error: OSError) -> str:
     mend = "look whether it is there, and whether you may read and write it"
     if error.errno == errno.ENOSPC:
         mend = "free space; the same command goes on from there"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        mend = "look at its rights, or name another place with --run or --output"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}\n  mend: {mend}"
 

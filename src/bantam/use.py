@@ -1,11 +1,12 @@
 """Many texts through a model: rows of a file or lines of standard input, answers as rows."""
 
+import codecs
 import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,7 @@ from bantam.errors import BadInput
 from bantam.model import Answer, Model
 from bantam.progress import bar, say
 from bantam.runs import sync
+from bantam.text.separator import separator
 
 BATCH = 64
 Row = dict[str, Any]
@@ -78,17 +80,24 @@ def _read(file: Path | None, column: str | None) -> Iterator[Row]:
         if file is None:
             yield from _lines(sys.stdin, column or "text")
             return
-        with file.open(encoding="utf-8-sig", newline="") as opened:
+        with file.open(encoding=_encoding(file), newline="") as opened:
             yield from _rows(file, opened, column or "text")
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror}", "look at its name") from None
     except UnicodeDecodeError as error:
         raise BadInput(
             f"{file or 'standard input'} is not UTF-8: {error.reason}",
-            "save it as UTF-8 and run again",
+            'save it as UTF-8 (from a spreadsheet as "CSV UTF-8") and run again',
         ) from None
     except csv.Error as error:
         raise BadInput(f"{file} is no sound table: {error}", "export it again") from None
+
+
+def _encoding(file: Path) -> str:
+    """UTF-8, or UTF-16 where the file's mark says so: spreadsheets write both."""
+    with file.open("rb") as opened:
+        marked = opened.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return "utf-16" if marked else "utf-8-sig"
 
 
 def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:
@@ -99,10 +108,13 @@ def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:
     elif kind == ".jsonl":
         found = _objects(file, opened)
     elif kind in (".csv", ".tsv"):
-        found = csv.DictReader(opened, delimiter="\t" if kind == ".tsv" else ",")
+        header = next(opened, "")
+        mark = "\t" if kind == ".tsv" else separator(header)
+        found = csv.DictReader(chain([header], opened), delimiter=mark)
     else:
         raise BadInput(
-            f"{file}: cannot read {kind or 'this'} files", "give .csv, .tsv, .jsonl or .txt"
+            f"{file}: cannot read {kind or 'this'} files",
+            'give .csv, .tsv, .jsonl or .txt; a spreadsheet program can save "CSV UTF-8"',
         )
     for number, row in enumerate(found, 1):
         if column not in row:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from bantam.engine import cores
 from bantam.model import Model
 
+PIECE = 8  # texts that a process takes at a time: small, so that all end together
 CONTEXT = 2048  # tokens that a few-shot prompt may take
 
 Ask = Callable[[Model, Sequence[str]], NDArray[np.float64]]  # texts to [rows, labels]
@@ -30,11 +32,19 @@ def crowd(path: Path) -> Iterator[Crowd]:
             stack.enter_context(Model(path, threads=1, context=CONTEXT)) for _ in range(cores())
         ]
         pool = stack.enter_context(ThreadPoolExecutor(len(models)))
+        free: SimpleQueue[Model] = SimpleQueue()
+        for model in models:
+            free.put(model)
 
         def share(ask: Ask, texts: Sequence[str]) -> NDArray[np.float64]:
-            size = -(-len(texts) // len(models))
-            parts = [texts[i * size : (i + 1) * size] for i in range(len(models))]
-            busy = [(model, part) for model, part in zip(models, parts, strict=True) if part]
-            return np.concatenate(list(pool.map(lambda pair: ask(*pair), busy)))
+            def work(part: Sequence[str]) -> NDArray[np.float64]:
+                model = free.get()
+                try:
+                    return ask(model, part)
+                finally:
+                    free.put(model)
+
+            parts = [texts[i : i + PIECE] for i in range(0, len(texts), PIECE)]
+            return np.concatenate(list(pool.map(work, parts)))
 
         yield share

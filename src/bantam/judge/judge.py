@@ -21,7 +21,7 @@ from bantam.judge.crowd import CONTEXT, Ask, crowd
 from bantam.judge.verdict import OURS, verdict
 from bantam.model import Model
 
-BATCH = 64  # texts
+BATCH = 128  # texts
 STATES = 512  # texts: so many that those of like length can be worked on together
 LATENCY_ROWS = 60
 WARM_UP = 3  # requests that are not timed: the prompt's fixed beginning is not yet cached

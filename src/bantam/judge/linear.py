@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from scipy.sparse import hstack
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
@@ -18,11 +19,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from bantam.engine import cores
 from bantam.errors import BadInput
 from bantam.judge.metrics import log_loss
 
 # These two keep the memory and the minutes of TF-IDF bounded.
 MOST_ROWS = 50_000  # training rows
+WORTH_PROCESSES = 1000  # training rows: with fewer, starting processes takes longer than the fits
 MOST_WEIGHTS = 2_000_000  # features times labels, for words and for letters; the commonest are kept
 # C, the inverse of regularisation: where the search starts, and a range that it never leaves.
 TFIDF_START, PROBE_START = 3.0, 0.01
@@ -96,12 +99,16 @@ def tfidf(
     for name, settings in ANALYSERS.items():
         counter = CountVectorizer(**settings, max_features=most)
         counts[name] = counter.fit_transform(texts), counter.transform(val_texts)
-    tried = []
-    for sublinear in (True, False):
-        for name, (x, x_val) in _weighted(counts, sublinear).items():
-            attempt = partial(_try, x, y, x_val, y_val, len(labels))
-            tried.append((attempt(TFIDF_START), attempt, name, sublinear))
-    first, attempt, chosen, sublinear = min(tried, key=lambda row: row[0].loss)
+    ways = [
+        (partial(_try, x, y, x_val, y_val, len(labels)), name, sublinear)
+        for sublinear in (True, False)
+        for name, (x, x_val) in _weighted(counts, sublinear).items()
+    ]
+    together = Parallel(n_jobs=cores() if len(texts) >= WORTH_PROCESSES else 1)
+    firsts = together(delayed(attempt)(TFIDF_START) for attempt, _, _ in ways)
+    first, (attempt, chosen, sublinear) = min(
+        zip(firsts, ways, strict=True), key=lambda row: row[0].loss
+    )
     best = _walk(attempt, first)
 
     vectorisers = [

@@ -144,6 +144,9 @@ def _missing(name: str, path: Path) -> BadInput:
         )
     while not path.parent.is_dir():
         path = path.parent
-    return BadInput(
-        f"{path} does not exist", suggest(path.name, (p.name for p in path.parent.iterdir()))
-    )
+    mend = suggest(path.name, (p.name for p in path.parent.iterdir()))
+    if re.fullmatch(r"[A-Za-z][\w-]*(==[\w.]+)?", name):
+        mend += f"; a package is written pypi:{name}"
+    elif re.fullmatch(r"[A-Za-z][\w-]*/[\w-]+", name):
+        mend += f"; on a hub it is hf:{name}"
+    return BadInput(f"{path} does not exist", mend)

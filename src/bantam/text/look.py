@@ -16,6 +16,7 @@ from bantam.text.report import label_counts, quantiles
 
 MOST_ROWS = 200_000  # that are looked at
 MOST_LABELS = 1000
+FEWEST_ROWS = 10  # below, nothing can be said to repeat
 TEST_ROWS, VAL_ROWS = 800, 400  # enough to tell models about 4 points apart, and soon judged
 INPUT_NAMES = "text review comment message sentence content body description title question tweet"
 OUTPUT_NAMES = "label class category target sentiment output answer intent topic tag section team"
@@ -77,6 +78,11 @@ def look(path: Path) -> Look:
     frame = table.frame.filter(pl.col("reason").is_null()).select(
         pl.col(short).str.strip_chars().replace("", None).alias(name) for name, short in at.items()
     )
+    if frame.height < FEWEST_ROWS:
+        raise BadInput(
+            f"{path} has only {frame.height} rows that can be read",
+            "give more: some hundred for a first try, some thousand for a good model",
+        )
     columns = [_column(frame[name]) for name in names]
     text = _guess_input(path, frame, columns)
     label = _guess_output(path, frame, columns, text)

@@ -97,7 +97,7 @@ def _check(data: Data, frame: pl.DataFrame) -> None:
     if labels > pool.height / 2:
         raise BadInput(
             f'column "{data.output}" has {labels} different labels in {pool.height} rows',
-            "data.output must name a column whose values repeat",
+            "name a column whose values repeat as data.output, or give more rows of each label",
         )
 
 

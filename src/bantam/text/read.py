@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from bantam.errors import BadInput
+from bantam.sources.door import suggest
 from bantam.text import encoding
+from bantam.text.separator import separator
 
 SUFFIXES = {
     ".csv": "csv",
@@ -28,6 +30,7 @@ SUFFIXES = {
     ".json": "json",
     ".parquet": "parquet",
 }
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 CHUNK = 50_000  # rows that are Python objects at one time
 LARGEST_CELL = 10_000_000  # characters; a larger one is a quotation mark that is never closed
 LARGEST_JSON = 2**30  # bytes; .json must be parsed whole
@@ -87,19 +90,32 @@ class _Opened(NamedTuple):
 
 
 def _open(path: Path) -> _Opened:
-    kind = SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        known = ", ".join(SUFFIXES)
-        raise BadInput(f"{path}: unknown kind of data file", f"it must end in one of {known}")
     try:
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "is not there"
-            raise BadInput(f"{path} {what}", f"name a data file ({', '.join(SUFFIXES)})")
+            raise _no_file(path)
+        kind = SUFFIXES.get(path.suffix.lower())
+        if kind is None:
+            raise _unknown(path)
         if path.stat().st_size == 0:
             raise BadInput(f"{path} is empty", "it needs a header and labelled rows below it")
         return _OPENERS[kind](path)
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}", "check its permissions") from None
+
+
+def _no_file(path: Path) -> BadInput:
+    what, folder = ("is a folder", path) if path.is_dir() else ("is not there", path.parent)
+    inside = folder.iterdir() if folder.is_dir() else ()
+    held = [str(file) for file in inside if file.suffix.lower() in SUFFIXES]
+    mend = suggest(str(path), held) if held else f"it must end in one of {', '.join(SUFFIXES)}"
+    return BadInput(f"{path} {what}", f"name a data file; {mend}")
+
+
+def _unknown(path: Path) -> BadInput:
+    mend = f"it must end in one of {', '.join(SUFFIXES)}; call it .csv if its rows have columns"
+    if path.suffix.lower() in SPREADSHEETS:
+        mend = 'open it in its program, save it as "CSV UTF-8" and name that file'
+    return BadInput(f"{path}: unknown kind of data file", mend)
 
 
 def _check_column(path: Path, name: str, known: Sequence[str]) -> None:
@@ -181,12 +197,12 @@ def _ragged(row: list[str], width: int) -> str | None:
 
 
 def _dialect(path: Path, found: encoding.Encoding) -> dict[str, Any]:
-    """The separator (spreadsheets also write ; and tabs), and whether quotation marks enclose."""
+    """The separator, and whether quotation marks enclose."""
     with path.open(encoding=found.name, errors=found.errors) as file:
         sample = file.read(4_000_000).lstrip("\n")
     if SUFFIXES[path.suffix.lower()] == "csv":
         header = sample.partition("\n")[0]
-        return {"delimiter": max(",;\t|", key=lambda mark: len(_split(header, mark)))}
+        return {"delimiter": separator(header)}
     # Many tab-separated files do not quote. Where each line has its tabs, a lone mark is only text.
     lines = [line for line in sample.split("\n")[:-1] if line]
     plain = len({line.count("\t") for line in lines}) == 1
@@ -195,10 +211,6 @@ def _dialect(path: Path, found: encoding.Encoding) -> dict[str, Any]:
         "delimiter": "\t",
         "quoting": csv.QUOTE_NONE if plain and lone else csv.QUOTE_MINIMAL,
     }
-
-
-def _split(line: str, mark: str) -> list[str]:
-    return next(csv.reader([line], delimiter=mark), [])
 
 
 def _open_jsonl(path: Path) -> _Opened:

@@ -96,7 +96,8 @@ def _warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame) -> list[str]:
         points = 100 * smallest_difference(test)
         warnings.append(
             f"the test split has only {test} rows: models that differ by less than about "
-            f"{points:.0f} points of accuracy cannot be told apart"
+            f"{points:.0f} points of accuracy cannot be told apart; more rows or a larger "
+            "data.test tell more"
         )
     if test > MANY_TEST_ROWS:
         warnings.append(
