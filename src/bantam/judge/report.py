@@ -55,7 +55,7 @@ def report(run: Json) -> str:
         even_odds=math.log(max(len(per_class), 1)),
         training=report_run.training(loose.rows(run.get("metrics"))),
         plan=report_run.pairs(plan),
-        data=report_run.data(loose.part(run.get("text"))),
+        data=report_run.data(loose.part(run.get("text")), loose.part(run.get("lock"))),
         mistakes=loose.rows(run.get("mistakes")),
         ledger=report_run.ledger(stages),
         spent=report_run.spent(stages),
