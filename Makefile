@@ -34,5 +34,8 @@ test-slow: .venv/ready
 	$(BIN)/pytest -q -m slow
 
 bench: .venv/ready
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[bench]'
 	$(BIN)/python benchmarks/reviews.py
 	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/tune.py
+	$(BIN)/python benchmarks/tune.py --ablate --steps 12

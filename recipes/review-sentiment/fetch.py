@@ -8,10 +8,12 @@ Hutto, C.J. and Gilbert, E.E. (2014), VADER, ICWSM-14: each sentence was rated b
 
 import csv
 import os
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+from bantam.errors import BadInput, JobFailed
 from bantam.sources import extract, resolve
 
 SOURCE = "pypi:vadersentiment==3.3.2#additional_resources/hutto_ICWSM_2014.tar.gz"
@@ -48,4 +50,8 @@ def label(rating: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (BadInput, JobFailed) as error:
+        print(f"fetch.py: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -117,6 +117,22 @@ def test_a_loss_to_a_simple_rival_is_said() -> None:
     assert not positive(found)
 
 
+def test_a_tie_whose_interval_leaves_out_zero_is_explained() -> None:
+    """One comparison would call it; eight at once do not."""
+    rates = {"ours": 0.78, "tfidf": 0.766}
+    explained = (
+        "Of 8 comparisons at once, chance alone may well give a difference like that to tfidf."
+    )
+    one = judge(predictions(rates))
+    assert one["rivals"][0]["outcome"] == "win"
+    others = {f"model {number}": 0.78 for number in range(7)}
+    found = judge(predictions(rates | others))
+    tfidf = next(rival for rival in found["rivals"] if rival["name"] == "tfidf")
+    assert tfidf["difference_low"] > 0 and tfidf["outcome"] == "tie"
+    assert explained in found["sentence"]
+    assert "comparisons at once" not in one["sentence"]
+
+
 def test_a_loss_to_a_language_model_is_no_negative_verdict() -> None:
     found = judge(predictions({"ours": 0.8, "tfidf": 0.6, "gemma": 0.9}))
     assert [rival["outcome"] for rival in found["rivals"]] == ["win", "loss"]

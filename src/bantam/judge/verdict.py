@@ -286,6 +286,12 @@ def _sentence(
     ]
     said = [f"{score}; it {_and(contests)}." if contests else f"{score}."]
 
+    if apart := [rival["name"] for rival in rivals if _apart_but_tied(rival)]:
+        said.append(
+            f"Of {len(rivals)} comparisons at once, chance alone may well give a difference like "
+            f"that to {_and(apart)}."
+        )
+
     outcomes = {rival["name"]: rival["outcome"] for rival in rivals}
     better, equal = (
         [name for name in NO_LANGUAGE_MODEL if outcomes.get(name) == outcome]
@@ -303,6 +309,12 @@ def _sentence(
         said.append(_power(strongest, smallest))
     said.extend(_broken(limit) for limit in limits if not limit["kept"])
     return " ".join(said)
+
+
+def _apart_but_tied(rival: Mapping[str, Any]) -> bool:
+    """A tie although its interval leaves out zero: the correction for many rivals made it one."""
+    clear = rival["difference_low"] > 0 or rival["difference_high"] < 0
+    return bool(clear and rival["outcome"] == "tie")
 
 
 def _against(rival: Mapping[str, Any]) -> str:

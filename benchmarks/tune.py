@@ -1,0 +1,235 @@
+"""Bantam's tuning against PEFT and Hugging Face Trainer: time to the same validation score.
+
+    python benchmarks/tune.py                        one and two threads, three seeds
+    python benchmarks/tune.py --ablate --steps 12    what each of our measures is worth
+
+Both tune the demo's base from equal weights on the demo's split: the same prompts, batch size,
+rank, number of steps and evaluations, judged by one rule. Each run is a process of its own; the
+sides take turns, so that other work on the machine hits both. Bantam has its own learning rate. The
+rival gets the best of `--rates` (by validation, with the first seed) and the quickest of several
+ways to compute; neither search counts as its time, nor do loading and evaluation for either side.
+
+What is finished stands in runs/bench-tune/runs.jsonl and is not run again. This module loads no
+torch: on Linux a child's peak memory counts from its parent's.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER = Path("runs") / "bench-tune"
+SIDES = ("bantam", "peft")
+MEASURES = (
+    "nothing",
+    "the shared beginning",
+    "batches of like length",
+    "the head for the labels only",
+    "the head at the answer only",
+    "bfloat16",
+    "attention by two products",
+)
+
+COLUMNS = {
+    "examples/s": ("examples_per_second", ".2f"),
+    "training, s": ("seconds", ".0f"),
+    "training, CPU s": ("cpu_seconds", ".0f"),
+    "best score": ("best", ".3f"),
+    "s to the same score": ("seconds_to_same", ".0f"),
+    "peak memory, GB": ("gigabytes", ".2f"),
+    "share of the matrix peak": ("share_of_peak", ".2f"),
+}
+
+Run = dict[str, Any]  # what was asked for, then what came out
+
+
+class Mark(NamedTuple):
+    """An evaluation: when it began and ended, the processor seconds it took, and its score."""
+
+    began: float
+    ended: float
+    cpu: float
+    score: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=168)
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 7e-4, 1.5e-3])
+    parser.add_argument("--rows", type=int, help="of each split at most: for a quick look")
+    parser.add_argument("--ablate", action="store_true", help="leave out our measures in turn")
+    wanted = parser.parse_args()
+    size = {"steps": wanted.steps, "rows": wanted.rows}
+    child({"side": "data", "threads": 1})
+    if wanted.ablate:
+        print(ablation_table(list(ablated(wanted.threads, wanted.seeds, size))))
+    else:
+        print(table(list(compared(wanted.threads, wanted.seeds, wanted.rates, size))))
+
+
+def compared(
+    threads: Sequence[int], seeds: Sequence[int], rates: Sequence[float], size: Run
+) -> Iterator[Run]:
+    """Runs of both sides with each number of threads and each seed, side by side."""
+    first = {"threads": max(threads), "seed": seeds[0], **size}
+    rate = (
+        best_rate([run_of("peft", first | {"rate": r}) for r in rates]) if rates[1:] else rates[0]
+    )
+    for number, (count, seed) in enumerate((t, s) for t in threads for s in seeds):
+        for side in SIDES[:: -1 if number % 2 else 1]:
+            asked = {"threads": count, "seed": seed, **size}
+            yield run_of(side, asked | ({"rate": rate} if side == "peft" else {}))
+
+
+def ablated(threads: Sequence[int], seeds: Sequence[int], size: Run) -> Iterator[Run]:
+    """Our own side with each measure left out in turn."""
+    for count in threads:
+        for seed in seeds:
+            for measure in MEASURES:
+                yield run_of(
+                    "ablation", {"without": measure, "threads": count, "seed": seed, **size}
+                )
+
+
+def run_of(side: str, asked: Run) -> Run:
+    """What a child made of the wish; what one made of it before, if one did."""
+    if side == "peft":  # in the way that is quickest with so many threads
+        asked = asked | {"way": run_of("trial", {"threads": asked["threads"]})["way"]}
+    asked = {"side": side, **asked}
+    file = FOLDER / "runs.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    run = made_before([json.loads(line) for line in lines], asked)
+    if run is None:
+        run = asked | child(asked)
+        with file.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(run) + "\n")
+        print(told(run), flush=True)
+    return run
+
+
+def child(asked: Run) -> Run:
+    """The answer of a process of its own: the last line that it prints."""
+    script = str(Path(__file__).with_name("tune_sides.py"))
+    command = [sys.executable, "-W", "ignore::FutureWarning", script, json.dumps(asked)]
+    settings = {
+        "OMP_NUM_THREADS": str(asked["threads"]),
+        "GOMP_SPINCOUNT": "10000",  # as bantam.nets has it: what helps us here helps the rival
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | settings
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert isinstance(answer, dict)
+    return answer
+
+
+def made_before(runs: Sequence[Run], asked: Run) -> Run | None:
+    """The first run of those that was asked for in just these words."""
+    return next((run for run in runs if asked.items() <= run.items()), None)
+
+
+def best_rate(runs: Sequence[Run]) -> float:
+    """The learning rate of the run with the best score; of equals, the one that was good sooner."""
+    return float(max(runs, key=lambda r: (best(r), sum(s for *_, s in r["curve"])))["rate"])
+
+
+def curve_of(
+    began: float, marks: Sequence[Mark], every: int, steps: int
+) -> list[tuple[int, float, float]]:
+    """(step, seconds of training, score) of each evaluation; what it took itself does not count."""
+    curve, spent = [], 0.0
+    for number, mark in enumerate(marks, 1):
+        curve.append((min(number * every, steps), mark.began - began - spent, mark.score))
+        spent += mark.ended - mark.began
+    return curve
+
+
+def best(run: Run) -> float:
+    """The best validation score of a run; its curve is of (step, seconds, score)."""
+    return float(max(score for *_, score in run["curve"]))
+
+
+def seconds_to(run: Run, score: float) -> float:
+    """Seconds of training to the first evaluation with at least this score."""
+    return float(next(seconds for _, seconds, reached in run["curve"] if reached >= score))
+
+
+def paired(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """Both sides' runs of each seed, with the seconds to the best score that both have reached."""
+    sides = [sorted((r for r in runs if r["side"] == s), key=lambda r: r["seed"]) for s in SIDES]
+    pairs = []
+    for pair in zip(*sides, strict=True):
+        same = min(map(best, pair))
+        ours, theirs = (
+            run | {"best": best(run), "seconds_to_same": seconds_to(run, same)} for run in pair
+        )
+        pairs.append((ours, theirs))
+    return pairs
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Medians and ranges over the seeds, of each side and of their quotients."""
+    lines = [f"| threads | | {' | '.join(COLUMNS)} |", "|---" * (2 + len(COLUMNS)) + "|"]
+    for threads in sorted({run["threads"] for run in runs}):
+        pairs = paired([run for run in runs if run["threads"] == threads])
+        for side, made in zip(SIDES, zip(*pairs, strict=True), strict=True):
+            name = f"{side}, learning rate {made[0]['rate']:g}"
+            cells = [spread([r[key] for r in made], form) for key, form in COLUMNS.values()]
+            lines.append(f"| {threads} | {name} | {' | '.join(cells)} |")
+        cells = [spread([b[key] / a[key] for a, b in pairs]) for key, _ in COLUMNS.values()]
+        lines.append(f"| {threads} | **{' / '.join(reversed(SIDES))}** | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ablation_table(runs: Sequence[Run]) -> str:
+    """What steps cost without each measure, in multiples of those with them all (seed by seed)."""
+    lines = [
+        "| threads | without | times as long | times the CPU seconds | peak memory, GB |",
+        "|---|---|---|---|---|",
+    ]
+    whole = {(r["threads"], r["seed"]): r for r in runs if r["without"] == MEASURES[0]}
+    for threads in sorted({run["threads"] for run in runs}):
+        for measure in MEASURES:
+            made = [r for r in runs if r["threads"] == threads and r["without"] == measure]
+            cells = [
+                spread([r[key] / whole[threads, r["seed"]][key] for r in made])
+                for key in ("seconds", "cpu_seconds")
+            ]
+            cells.append(spread([r["gigabytes"] for r in made]))
+            lines.append(f"| {threads} | {measure} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """Median and range."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def told(run: Run) -> str:
+    """A line about one run."""
+    if run["side"] == "trial":
+        tried = ", ".join(f"{way} {seconds:.2f}" for way, seconds in run["tried"].items())
+        return f"{run['threads']} threads, ways of peft to compute, s a step: {tried}"
+    measured = (
+        f"{run['threads']} threads, seed {run['seed']}, "
+        f"{run['examples_per_second']:.2f} examples/s, "
+        f"{run['seconds']:.1f} s ({run['cpu_seconds']:.1f} CPU s), "
+        f"{run['gigabytes']:.2f} GB, {run['share_of_peak']:.0%} of the matrix peak"
+    )
+    if run["side"] == "ablation":
+        return f"without {run['without']}: {measured}"
+    curve = ", ".join(f"{score:.4f} (step {n}, {s:.0f} s)" for n, s, score in run["curve"])
+    return f"{run['side']}, learning rate {run['rate']:g}: {measured}; {curve}"
+
+
+if __name__ == "__main__":
+    main()
