@@ -22,7 +22,7 @@ def parted(text: str) -> list[str]:
 
 
 def hot(sets: Iterable[str], labels: Sequence[str]) -> NDArray[np.bool_]:
-    """Whether each set holds each label, [rows, labels]. KeyError: a label that is none of these."""
+    """Whether each set holds each label, [rows, labels]. KeyError: another label."""
     place = {label: number for number, label in enumerate(labels)}
     rows = [[place[label] for label in parted(one)] for one in sets]
     found = np.zeros((len(rows), len(labels)), dtype=bool)

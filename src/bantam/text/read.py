@@ -65,8 +65,8 @@ def table(
 
     Numbers and booleans become the text that was written. Cells of the columns `lists` (names in
     the frame) may be lists: an ITEM then ends each of their items. Rows that cannot be read are
-    kept as empty ones with their reason. `limit` stops after about as many rows. BadInput: no such file,
-    format or column, an empty file, or more than a tenth of the rows unreadable.
+    kept as empty ones with their reason. `limit` stops after about as many rows. BadInput: no such
+    file, format or column, an empty file, or more than a tenth of the rows unreadable.
     """
     opened = _open(path)
     for name in columns.values():

@@ -121,9 +121,7 @@ def _warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame, multi: bool) 
     return warnings
 
 
-def _label_warnings(
-    splits: dict[str, pl.DataFrame], kept: pl.DataFrame, multi: bool
-) -> list[str]:
+def _label_warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame, multi: bool) -> list[str]:
     warnings = []
     counts = label_counts(kept, multi)
     in_split = {name: label_counts(rows, multi) for name, rows in splits.items()}
@@ -150,7 +148,11 @@ def _label_warnings(
 def _leak_warnings(kept: pl.DataFrame, multi: bool) -> list[str]:
     """Signs that the answer is given away: the label stands in the text, or the group tells it."""
     warnings = []
-    each = kept.with_columns(pl.col("output").str.split(several.SEPARATOR)).explode("output") if multi else kept
+    each = (
+        kept.with_columns(pl.col("output").str.split(several.SEPARATOR)).explode("output")
+        if multi
+        else kept
+    )
     long_enough = pl.col("output").str.len_chars() >= 3
     told = (
         pl.col("input")

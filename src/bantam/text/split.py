@@ -25,13 +25,15 @@ def split(
     `frame` has `id` (16 hex digits), `key` (u64, equal for equal texts), `output` and `group`. Rows
     that share a group or a key, also through others, stay together. Each label is spread over the
     splits in the asked shares as far as that allows; a label with too few rows for all goes to
-    train. With `multi` an output is a set of labels, of which each is spread, and the empty
-    set as if it were a label. The result depends on the ids and the seed, not on the order of the rows, and a few new
-    rows move few old ones.
+    train. With `multi` an output is a set of labels, of which each is spread, and the empty set as
+    if it were a label. The result depends on the ids and the seed, not on the order of the rows,
+    and a few new rows move few old ones.
     """
     shares = np.array([1 - val - test, val, test])
     unit = _together(frame)
-    sets = frame["output"].str.split(several.SEPARATOR) if multi else frame["output"].reshape((-1, 1))
+    sets = (
+        frame["output"].str.split(several.SEPARATOR) if multi else frame["output"].reshape((-1, 1))
+    )
     labels = sets.explode()
     numbers = labels.cast(pl.Enum(labels.unique().sort())).to_physical().to_numpy()
     owner = np.repeat(unit, sets.list.len().to_numpy())
