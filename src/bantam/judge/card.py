@@ -48,9 +48,9 @@ def card(run: dict[str, Any]) -> str:
 def _scores(verdict: dict[str, Any]) -> list[str]:
     multi = verdict["model"]["scores"].get("micro_f1") is not None
     rows = [
-        f"| model | accuracy |{' micro F1 | macro F1 |' if multi else ''} 95% interval | p50 ms | MB "
-        "| against it |",
-        f"|---|---|{'---|---|' if multi else ''}---|---|---|---|",
+        f"| model | accuracy {'| micro F1 | macro F1 ' if multi else ''}"
+        "| 95% interval | p50 ms | MB | against it |",
+        f"|---|---{'|---|---' if multi else ''}|---|---|---|---|",
     ]
     for system in (verdict["model"], *verdict["rivals"]):
         latency, size = system["latency_p50_ms"], system["bytes"]

@@ -161,7 +161,8 @@ def probe(
 ) -> Fitted:
     """Logistic regression on a frozen base's states `[rows, width]`, standardised.
 
-    The regularisation is chosen on validation, and with `multi` as `tfidf` says. `bytes` leaves out the base, which it needs.
+    The regularisation is chosen on validation, and with `multi` as `tfidf` says. `bytes` leaves out
+    the base, which it needs.
 
     Raises BadInput if there is one label only or no validation row.
     """

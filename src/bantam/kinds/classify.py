@@ -88,8 +88,8 @@ def label_tree(task: Task, encode: Encode, end: int) -> LabelTree:
     """
     if task.one_token:
         own = label_tokens(task, encode)
-        paths = tuple(((0, number),) for number in range(len(task.labels)))
-        return LabelTree((Branch((), tuple(own)),), paths, task.multi)
+        ends = tuple(((0, number),) for number in range(len(task.labels)))
+        return LabelTree((Branch((), tuple(own)),), ends, task.multi)
     spelled = [(*encode([(task.answer.format(label), False)]), end) for label in task.labels]
     branches: list[Branch] = []
     paths: list[list[tuple[int, int]]] = [[] for _ in spelled]

@@ -45,11 +45,11 @@ def _threshold(shares: NDArray[np.float64], wanted: NDArray[np.bool_]) -> float:
         return EVEN
     order = np.argsort(-shares)
     sure, right = shares[order], np.cumsum(wanted[order])
-    below = np.append(sure[1:], 0.0)
+    below = np.append(sure[1:], -1.0)
     given = np.arange(1, len(sure) + 1)
     # A cut between equal probabilities is none.
     f1 = np.where(sure > below, 2 * right / (given + wanted.sum()), -1.0)
-    cuts = (sure + below) / 2
+    cuts = (sure + np.maximum(below, 0.0)) / 2
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
     return float(cuts[best[np.abs(cuts[best] - EVEN).argmin()]])
 

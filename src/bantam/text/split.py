@@ -31,14 +31,13 @@ def split(
     """
     shares = np.array([1 - val - test, val, test])
     unit = _together(frame)
-    sets = (
-        frame["output"].str.split(several.SEPARATOR) if multi else frame["output"].reshape((-1, 1))
-    )
-    labels = sets.explode()
-    numbers = labels.cast(pl.Enum(labels.unique().sort())).to_physical().to_numpy()
-    owner = np.repeat(unit, sets.list.len().to_numpy())
+    each = pl.DataFrame({"unit": unit, "label": frame["output"]})
+    if multi:
+        each = each.with_columns(pl.col("label").str.split(several.SEPARATOR)).explode("label")
+    labels = each["label"].cast(pl.Enum(each["label"].unique().sort())).to_physical()
+    places = each["unit"].to_numpy(), labels.to_numpy().astype(np.int64)
     # How many rows of each label [units, labels]; duplicates in the list are summed.
-    counts = csr_array((np.ones(len(labels), np.int64), (owner, numbers.astype(np.int64))))
+    counts = csr_array((np.ones(each.height, dtype=np.int64), places))
     sizes = csr_array(np.bincount(unit)[:, None])
     wanted = hstack([counts, sizes], format="csr")  # the last column: how many rows in all
     order = _scatter(_smallest_id(frame["id"], unit, counts.shape[0]), seed)
