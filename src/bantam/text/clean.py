@@ -108,7 +108,8 @@ def label_sets(
 
 
 def _labels_in(cell: str, separator: str) -> list[str]:
-    parts = cell.split(read.ITEM if read.ITEM in cell else separator)
+    mark = separator.strip() or separator  # ", " also stands at the end of a cell, as ","
+    parts = cell.split(read.ITEM if read.ITEM in cell else mark)
     return [part.strip() for part in parts if part.strip()]
 
 
