@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from bantam.errors import BadInput
-from bantam.judge.metrics import classification, label_sets
+from bantam.judge.metrics import best_thresholds, classification, label_sets
 from bantam.kinds import several
 
 LABELS = ["negative", "neutral", "positive"]
@@ -76,6 +76,18 @@ def test_sets_agree_with_sklearn(seed: int) -> None:
     assert sum(b["rows"] for b in scores["reliability"]) == truth.size
     share = sum(b["rows"] * b["accuracy"] for b in scores["reliability"]) / truth.size
     assert share == pytest.approx(truth.mean())
+
+
+def test_a_rival_has_the_thresholds_that_give_most_whole_sets() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((400, 3)) < 0.2
+    blind = np.full((400, 3), 0.2) + 0.01 * rng.random((400, 3))
+    thresholds, right = best_thresholds(blind, truth)
+    assert thresholds.tolist() == [0.5, 0.5, 0.5]
+    assert right == pytest.approx((~truth).all(axis=1).mean())
+    thresholds, right = best_thresholds(0.1 * truth + blind, truth)
+    assert right == 1.0
+    assert ((thresholds > 0.21) & (thresholds < 0.3)).all()
 
 
 def test_sets_of_nothing() -> None:

@@ -18,7 +18,7 @@ from bantam import kinds
 from bantam.errors import BadInput
 from bantam.formats import chat
 from bantam.judge.crowd import Ask, Crowd
-from bantam.judge.metrics import log_loss
+from bantam.judge.metrics import best_thresholds, log_loss
 from bantam.kinds import classify, several
 from bantam.model import Model
 from bantam.recipe import HOLE
@@ -113,11 +113,9 @@ def _best(
         shares = plain if prior is None else _calibrated(plain, prior)
         if task.multi:
             wanted, shares = several.hot(labels, task.labels[:-1]), shares[:, :-1]
-            thresholds = several.thresholds(shares, wanted)
-            given = shares >= thresholds
-            score = float((given == wanted).all(axis=1).mean())
+            thresholds, score = best_thresholds(shares, wanted)
             asked = Asked(name, task, prior, score, thresholds)
-            tried.append(((score, several.micro_f1(given, wanted)), asked))
+            tried.append(((score, several.micro_f1(shares >= thresholds, wanted)), asked))
         else:
             expected = np.array([task.labels.index(label) for label in labels])
             score = float((shares.argmax(axis=1) == expected).mean())

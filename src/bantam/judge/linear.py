@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bantam.engine import cores
 from bantam.errors import BadInput
-from bantam.judge.metrics import log_loss
+from bantam.judge.metrics import best_thresholds, log_loss
 from bantam.kinds import several
 
 # These two keep the memory and the minutes of TF-IDF bounded.
@@ -98,7 +98,7 @@ def tfidf(
     Chosen on validation: words, letters or both with plain or sublinear counts (6 fits at one C),
     then C for the best of them. Of more than `MOST_ROWS` training rows a sample by `seed` is used;
     `choice["rows"]` says how many rows the last fit saw. With `multi` there is a regression a
-    label, each against the rest, and thresholds are chosen on validation as for our own model.
+    label, each against the rest, and thresholds are chosen on validation.
 
     Raises BadInput if there is one label only, no validation row, or no text that is not blank.
     """
@@ -254,8 +254,7 @@ def _try(
     multi = y.ndim == 2
     probabilities = _probabilities(_regression(strength, multi).fit(x, y), x_val, width)
     if multi:
-        thresholds = several.thresholds(probabilities, y_val)
-        accuracy = float(((probabilities >= thresholds) == y_val).all(axis=1).mean())
+        thresholds, accuracy = best_thresholds(probabilities, y_val)
         loss = float(several.log_loss(probabilities, y_val).mean())
         return _Trial(strength, loss, accuracy, thresholds)
     accuracy = float(np.mean(probabilities.argmax(axis=1) == y_val))

@@ -110,6 +110,20 @@ def label_sets(
     }
 
 
+def best_thresholds(
+    shares: NDArray[np.float64], wanted: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], float]:
+    """A rival's thresholds [labels], and the share of rows whose whole set they give right.
+
+    Each label's best for F1, as our own model has them, or a half for all, if that gives more whole
+    sets: these are what the verdict counts, and a rival that knows little gets few of them by F1.
+    """
+    ways = several.thresholds(shares, wanted), np.full(shares.shape[1], several.EVEN)
+    rights = [float(((shares >= way) == wanted).all(axis=1).mean()) for way in ways]
+    best = int(np.argmax(rights))
+    return ways[best], rights[best]
+
+
 def log_loss(wanted: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
     """Mean of -ln P(wanted), in nats; `wanted` [rows] are columns of `probabilities`."""
     chosen = probabilities[np.arange(len(wanted)), wanted]

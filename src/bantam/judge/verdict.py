@@ -284,12 +284,12 @@ def _sentence(
     limits: Sequence[Mapping[str, Any]],
 ) -> str:
     """The verdict in plain words: the scores in one sentence, what to beware of after it."""
-    what, micro = "", model["scores"]["micro_f1"]
+    what, more, micro = "right", "", model["scores"]["micro_f1"]
     if micro is not None:
-        what = f", with all their labels and no other; micro-F1 {micro:.3f}"
+        what, more = "right with all their labels and no other", f"; micro-F1 {micro:.3f}"
     score = (
-        f"The model got {model['score']:.1%} of {rows:,} unseen rows right (95% interval "
-        f"{model['score_low']:.1%} to {model['score_high']:.1%}{what})"
+        f"The model got {model['score']:.1%} of {rows:,} unseen rows {what} (95% interval "
+        f"{model['score_low']:.1%} to {model['score_high']:.1%}{more})"
     )
     contests = [
         f"{verb} {_and([_against(rival) for rival in rivals if rival['outcome'] == outcome])}"
