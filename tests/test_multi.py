@@ -136,7 +136,7 @@ def test_what_does_not_go_together(bantam, tmp_path: Path, tiny_model: Path) -> 
     recipe.write_text(text.replace("threads = 1", 'class_weights = "balanced"'), "utf-8")
     done = bantam("make", recipe)
     assert done.code == 2
-    assert "line 24, train.class_weights: there are none with task.multi" in done.err
+    assert "line 22, train.class_weights: there are none with task.multi" in done.err
     recipe.write_text(text.replace("val = 0.25", 'none = "a|b"'), "utf-8")
     done = bantam("make", recipe)
     assert done.code == 2

@@ -4,7 +4,6 @@ A fenced block marked `sh` is run in a fresh copy of the project by `make test-s
 `console` shows a session and is only read.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import fenced
 from bantam import recipe
 from bantam.cli import bantam as program
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.S | re.M)
+BLOCKS = [block for block in fenced.blocks(ROOT / "README.md") if block.language == "sh"]
 RECIPES = sorted(ROOT.glob("recipes/*/*.toml"))
 
 
@@ -40,10 +40,5 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     for name in filter(lambda name: (ROOT / name).is_file(), files.splitlines()):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
-    own = ("PYTEST", "VIRTUAL_ENV", "PYTHONPATH")  # of this test's process
-    env = {key: value for key, value in os.environ.items() if not key.startswith(own)}
     for block in BLOCKS:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path, env=env, timeout=3600
-        )
-        assert done.returncode == 0, block
+        fenced.run(block, tmp_path, installed=False)

@@ -66,6 +66,23 @@ def test_a_text_file_has_a_text_a_line(model: Model, tmp_path: Path) -> None:
     assert all(set(row["probabilities"]) == set(job.LABELS) for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "mark"), [("utf-8", ";"), ("utf-8", "|"), ("utf-16", "\t"), ("utf-16-le", ",")]
+)
+def test_tables_as_spreadsheets_write_them(
+    encoding: str, mark: str, model: Model, tmp_path: Path
+) -> None:
+    with (tmp_path / "in.csv").open("w", encoding=encoding, newline="") as file:
+        file.write("\ufeff" * (encoding == "utf-16-le"))  # the others write their own, or none
+        table = csv.writer(file, delimiter=mark)
+        table.writerows([("the what", "id"), *((text, n) for n, text in enumerate(AWKWARD))])
+    use.rows(model, tmp_path / "in.csv", "the what", tmp_path / "out.csv", False)
+    rows = read(tmp_path / "out.csv")
+    assert [(row["id"], row["the what"]) for row in rows] == list(
+        zip("01234", AWKWARD, strict=True)
+    )
+
+
 def test_answers_do_not_replace_the_labels_of_the_data(model: Model, tmp_path: Path) -> None:
     row = {"text": "the phone is awful", "label": "its own", "n": 3}
     (tmp_path / "in.jsonl").write_text(json.dumps(row))

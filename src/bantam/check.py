@@ -152,17 +152,17 @@ def _disk(parameters: int, run: Path) -> str:
 
 
 def _memory(parameters: int, made: recipe.Recipe) -> str:
-    """Weights, copies for the trial, gradients and moments, and what a batch leaves behind.
+    """Weights, for full tuning gradients and moments as well, and what a pass leaves behind.
 
-    The last was 6 GB for a base of 135M with 32 texts of up to 300 tokens, the rest is counted.
+    The last was about 1.6 GB for a base of 135M, however large the batch; the rest is counted.
     """
-    copies = 2 if made.train.method == "lora" else 6
-    needed = int(parameters * (4 * copies + 46 * made.train.batch_size / 32)) + 500_000_000
+    held = 4 + 2 if made.train.method == "lora" else 5 * 4
+    needed = int(parameters * (held + 12)) + 500_000_000
     free = psutil.virtual_memory().available
     if free < needed:
         raise BadInput(
             f"memory: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed",
-            'close other programs, lower train.batch_size, or train.method = "lora"',
+            'close other programs, or set train.method = "lora"',
         )
     return f"memory: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed"
 

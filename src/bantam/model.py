@@ -216,11 +216,13 @@ def find(name: str | Path) -> Path:
     place = Path(name)
     if (place / "pack").is_dir():
         place /= "pack"
-    elif (place / "recipe.toml").is_file() and (place / "recipe.lock.json").is_file():
+    elif (place / ".lock").is_file():
         raise BadInput(
             f"{place} is a run that has no packed model yet",
-            f"finish it with `bantam make {place / 'recipe.toml'}`",
+            f"finish it with the recipe that began it: `bantam make RECIPE --run {place}`",
         )
+    elif place.suffix == ".toml" and place.is_file():
+        raise BadInput(f"{place} is a recipe, no model", f"`bantam make {place}` makes the model")
     held = list(place.glob("*.gguf")) if place.is_dir() else [place]
     if len(held) == 1 and held[0].suffix == ".gguf" and held[0].is_file():
         return held[0]  # at once: `sources` would hash the whole file first

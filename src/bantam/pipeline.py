@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bantam import __version__, kinds, ledger, recipe, runs, sources
+from bantam.engine import cores
 from bantam.errors import BadInput, JobFailed
 from bantam.kinds import classify
 from bantam.licences import licence_in
@@ -237,17 +238,31 @@ def _planned(job: Job, key: str) -> Any:
     lock = read_lock(job.folder)
     if lock.get("plan_key") == key:
         return Plan(**lock["plan"])
+    warnings = _unknown_language(job)
     say("  timing a few steps to plan the training")
     examples = stage.examples_of(job.task, job.tokenizer, job.pairs("train"))
     val = stage.examples_of(job.task, job.tokenizer, job.pairs("val"))
     plan = budget.plan(lambda: load.load(job.base).to(device.pick()), examples, val, job.made.train)
-    _lock(job.folder, plan=asdict(plan), plan_key=key)
+    _lock(job.folder, plan=asdict(plan), plan_key=key, warnings=warnings)
     passes = plan.steps * plan.batch_size / len(examples)
     say(
         f"  plan: {plan.method}, {plan.steps} steps of {plan.batch_size} ({passes:.1f} passes), "
         f"{plan.threads} thread{'s' * (plan.threads > 1)}, {plan.precision}"
     )
     return plan
+
+
+def _unknown_language(job: Job) -> list[str]:
+    """A warning when the base does not know the language of the texts."""
+    from bantam.train import familiar, stage
+
+    texts = [text for text, _ in job.pairs("train")]
+    said = familiar.warning(
+        familiar.surprise(stage.frozen(job.base, cores()), job.tokenizer, texts)
+    )
+    if said:
+        say(f"  warning: {said}")
+    return [said] if said else []
 
 
 def _model(job: Job, train_key: str) -> str:

@@ -356,6 +356,8 @@ def _mistake(
         return _Mistake(line, key, "there is no such key", _instead(place))
     problem = " or ".join(dict.fromkeys(_problem(detail) for detail in details))
     problem = problem.replace(" or must be ", " or ")
+    if "exclude each other" in problem:
+        return _Mistake(line, key, problem, "take one of the two out")
     return _Mistake(line, key, f"{problem} (it is {_shown(first['input'])})", _mend(place))
 
 

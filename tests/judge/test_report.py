@@ -215,6 +215,7 @@ def sample(labels: list[str] | None = None, rows: int = 600) -> Json:
             "schema": 1,
             "bantam": "0.1.0",
             "seed": 0,
+            "warnings": ["the base hardly knows texts like these"],
             "sources": {
                 "data/reviews.csv": {
                     "scheme": "path",
@@ -427,6 +428,12 @@ def test_each_part_alone_or_missing(part: str) -> None:
         # the training section stands on either the curves or the plan
         names = {"text": "data", "lock": ""}
         assert lost == {names.get(part, part)} & set(ALL_SECTIONS)
+
+
+def test_warnings_of_data_and_base_are_told() -> None:
+    page = report(sample())
+    assert "the labels are uneven: look at macro-F1 beside accuracy" in page
+    assert "the base hardly knows texts like these" in page
 
 
 def test_nothing_at_all() -> None:

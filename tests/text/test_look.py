@@ -115,6 +115,7 @@ def test_a_large_file_is_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.M
     ("table", "words"),
     [
         ({"a": ["x"] * 50, "b": ["y"] * 50}, "no column holds texts"),
+        ({"text": texts(9), "label": ["a", "b", "a"] * 3}, "has only 9 rows"),
         ({"text": texts(50)}, "no column looks like a label"),
         ({"text": texts(50), "label": ["a"] * 50}, "no column looks like a label"),
         ({"text": texts(50), "id": [str(n) for n in range(50)]}, "no column looks like a label"),

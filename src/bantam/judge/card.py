@@ -41,7 +41,9 @@ def card(run: dict[str, Any]) -> str:
         "also a text that has nothing to do with them.",
         "",
     ]
-    lines += [f"- {_cell(warning)}" for warning in text.get("warnings", [])]
+    lines += [
+        f"- {_cell(warning)}" for warning in (*text.get("warnings", []), *lock.get("warnings", []))
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -91,8 +91,10 @@ def spent(stages: Sequence[Json]) -> Json:
     }
 
 
-def data(report: Json) -> Json | None:
-    """text/report.json: rows per split, labels per split, what was dropped and why."""
+def data(report: Json, lock: Json) -> Json | None:
+    """text/report.json: rows per split, labels per split, what was dropped and why; warnings, also
+    those of the lock."""
+    warnings = loose.items(report.get("warnings")) + loose.items(lock.get("warnings"))
     splits = {name: loose.part(split) for name, split in loose.part(report.get("splits")).items()}
     files = [str(file.get("file")) for file in loose.rows(report.get("files"))]
     fates = [
@@ -131,9 +133,9 @@ def data(report: Json) -> Json | None:
         ],
         "points": list(dict.fromkeys(point for points in lengths.values() for point in points)),
         "lengths": lengths,
-        "notes": [*_data_notes(report), *map(str, loose.items(report.get("warnings")))],
+        "notes": [*_data_notes(report), *map(str, warnings)],
     }
-    return found if any(found.values()) else None
+    return found if report and any(found.values()) else None
 
 
 def _use(split: str, of_it: Json) -> str:
