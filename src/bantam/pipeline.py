@@ -184,8 +184,8 @@ def _text(job: Job) -> str:
     def build(folder: Path) -> None:
         from bantam.text.prepare import SPLITS, prepare
 
-        paths = {part: [found[n].path for n in names] for part, names in files.items()}
-        prepared = prepare(data, *paths.values(), multi=job.made.task.multi)
+        examples, val, test = ([found[n].path for n in names] for names in files.values())
+        prepared = prepare(data, examples, val, test, job.made.task.multi)
         for name in (*SPLITS, "dropped"):
             getattr(prepared, name).write_parquet(folder / f"{name}.parquet")
         runs.write_json(folder / "report.json", prepared.report)

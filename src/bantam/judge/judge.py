@@ -76,7 +76,8 @@ def judge(
     """
     judged = {OURS: _packed(packed, rows, advance)}
     task = Model(packed).asked()
-    judged[OURS].thresholds = np.array(task.thresholds)
+    if task.multi:
+        judged[OURS].thresholds = np.array(task.thresholds)
     for name in made.judge.rivals:
         if name in ("majority", "tfidf", "linear-probe"):
             judged[name] = _simple(name, task, rows, states, advance)
@@ -242,7 +243,7 @@ def _quantiles(latencies: dict[int, float]) -> dict[str, float]:
 
 
 def _frame(name: str, found: Judged, task: kinds.Task, rows: Rows) -> pl.DataFrame:
-    if task.multi:
+    if found.thresholds is not None:
         given = found.probabilities >= found.thresholds
         answers = [several.joined(compress(task.labels, row)) for row in given]
         sure = np.where(given, found.probabilities, 1 - found.probabilities).prod(axis=1)

@@ -74,5 +74,6 @@ def _same(
         for rows in (trained, shipped)
     )
     bounds = np.array(task.thresholds)
-    alike = ((ours >= bounds) == (theirs >= bounds)) | (np.abs(ours - bounds) <= TIE)
-    return alike.all(axis=1)
+    tie = np.abs(ours - bounds) <= TIE
+    alike = np.all(((ours >= bounds) == (theirs >= bounds)) | tie, axis=1)
+    return alike

@@ -357,7 +357,7 @@ def _open_parquet(path: Path) -> _Opened:
 
 
 def _is_list(type: pl.DataType) -> bool:
-    return isinstance(type, pl.List) and not type.inner.is_nested()  # type: ignore[union-attr]
+    return isinstance(type, pl.List) and not type.inner.is_nested()
 
 
 def _text_of(name: str, type: pl.DataType) -> pl.Expr:
