@@ -187,7 +187,9 @@ def test_single_labels_of_sets(sets: list[str]) -> None:
 
 def seen(folder: Path, name: str, cells: list[Any]) -> dict[str, Any]:
     path = save(folder, name, cells)
-    return tomllib.loads(write_recipe(look(path), folder / "recipe.toml"))
+    recipe = folder / "recipe.toml"
+    recipe.write_text(write_recipe(look(path), recipe), "utf-8")
+    return tomllib.loads(recipe.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("mark", ["|", ";", ", "])
@@ -197,6 +199,7 @@ def test_new_sees_several_labels_a_cell(mark: str, tmp_path: Path) -> None:
     assert found["task"]["multi"] is True
     assert found["data"]["separator"] == mark.strip()
     assert found["data"]["output"] == "label"
+    assert "# 10 rows have no label" in (tmp_path / "recipe.toml").read_text("utf-8")
     prepare(Data(**found["data"]), [tmp_path / "a.csv"], multi=True)
 
 

@@ -193,10 +193,8 @@ def _simple(name: str, task: kinds.Task, rows: Rows, states: States, advance: Ad
                 found.append(states(texts[start : start + STATES]))
             return np.concatenate(found)
 
-        states_of = told("train"), told("val")
-        fitted = linear.probe(
-            states_of[0], labels[0], states_of[1], labels[1], labels[2], multi=multi
-        )
+        at = told("train"), told("val")
+        fitted = linear.probe(at[0], labels[0], at[1], labels[1], labels[2], multi=multi)
 
         def predict(texts: Sequence[str]) -> NDArray[np.float64]:
             return fitted.predict(states(texts))

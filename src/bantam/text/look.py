@@ -150,7 +150,7 @@ def write_recipe(look: Look, path: Path) -> str:
         f"examples = [{_quoted(source)}]",
         f"input = {_quoted(look.input.column)}  # {look.input.reason}",
         f"output = {_quoted(look.output.column)}  # {look.output.reason}",
-        *_separated(look.output),
+        *_separated(look),
         f"# {len(look.labels)} labels: {labels}" + (f" and {more} more" if more > 0 else ""),
     ]
     lines += [f"# {_quoted(old)} counts as {_quoted(new)}" for old, new in _few(look.merged_labels)]
@@ -193,10 +193,16 @@ def _several(label: Guess) -> list[str]:
     return [f"multi = true  # a text may have several labels or none: cells hold {what}"]
 
 
-def _separated(label: Guess) -> list[str]:
-    if label.separator in (None, read.ITEM):
+def _separated(look: Look) -> list[str]:
+    mark, lines = look.output.separator, []
+    if mark is None:
         return []
-    return [f"separator = {_quoted(label.separator)}  # between the labels of a cell"]
+    if mark != read.ITEM:
+        lines.append(f"separator = {_quoted(mark)}  # between the labels of a cell")
+    empty = next(c.missing for c in look.columns if c.name == look.output.column)
+    if empty:
+        lines.append(f"# {empty} rows have no label: from them it learns when none applies")
+    return lines
 
 
 def describe(look: Look) -> str:
