@@ -75,5 +75,5 @@ def _same(
     )
     bounds = np.array(task.thresholds)
     tie = np.abs(ours - bounds) <= TIE
-    alike = np.all(((ours >= bounds) == (theirs >= bounds)) | tie, axis=1)
-    return alike
+    same: NDArray[np.bool_] = (((ours >= bounds) == (theirs >= bounds)) | tie).all(axis=1)
+    return same
