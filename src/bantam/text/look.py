@@ -143,7 +143,7 @@ def write_recipe(look: Look, path: Path) -> str:
         f"name = {_quoted(recipe.default_name(look.path))}",
         'kind = "classify"',
         "# The question that the model is asked about every text.",
-        f"instruction = {_quoted(f'Which {look.output.column} fits this {look.input.column}?')}",
+        f"instruction = {_quoted(_question(look))}",
         *_several(look.output),
         "",
         "[data]",
@@ -182,6 +182,12 @@ def write_recipe(look: Look, path: Path) -> str:
     if remarks:
         lines += ["# Other columns:", *remarks, ""]
     return "\n".join(lines)
+
+
+def _question(look: Look) -> str:
+    column = look.output.column or ""
+    fit = "fit" if look.output.separator and column.endswith("s") else "fits"
+    return f"Which {column} {fit} this {look.input.column}?"
 
 
 def _several(label: Guess) -> list[str]:
