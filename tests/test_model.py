@@ -65,7 +65,7 @@ def test_a_batch_keeps_its_order(model: Model) -> None:
 
 
 def test_an_answer_is_its_label_in_words() -> None:
-    assert f"{Answer('poor', 0.5, {'poor': 0.5, 'good': 0.5})}" == "poor"
+    assert f"{Answer('poor', 0.5, {'poor': 0.5, 'good': 0.5}, ('poor',))}" == "poor"
 
 
 def test_a_run_a_pack_and_a_file_are_one_model(made: Path) -> None:

@@ -102,9 +102,11 @@ def _split(made: recipe.Recipe, data: dict[str, sources.Source]) -> dict[str, An
         return [data[name].path for name in names] if isinstance(names, list) else []
 
     wanted = made.data
-    found = prepare(wanted, files(wanted.examples), files(wanted.val), files(wanted.test))
+    multi = made.task.multi
+    paths = files(wanted.examples), files(wanted.val), files(wanted.test)
+    found = prepare(wanted, *paths, multi=multi)
     judged = {"val": found.val["output"], "test": found.test["output"]}
-    classify.labels_of(found.train["output"], judged)
+    classify.labels_of(found.train["output"], judged, multi)
     return found.report
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bantam import engine, kinds
 from bantam.errors import BadInput
 from bantam.formats import gguf
-from bantam.kinds import classify
+from bantam.kinds import classify, several
 
 if TYPE_CHECKING:
     from bantam import sources
@@ -23,11 +24,16 @@ TASK_CONTEXT, CHAT_CONTEXT = 1024, 4096  # tokens
 
 @dataclass(frozen=True)
 class Answer:
-    """A label and how sure the model is of it; written as text it is the label."""
+    """A label and how sure the model is of it; written as text it is the label.
+
+    Of a task with several labels a text `label` is the set: the labels sorted and joined by "|", ""
+    for none. `probability` is that the whole set is right, with each label a question of its own.
+    """
 
     label: str
     probability: float
     probabilities: dict[str, float]
+    labels: tuple[str, ...]
 
     def __str__(self) -> str:
         return self.label
@@ -130,13 +136,8 @@ class Model:
         tree = self._tree
         prompts = [self.prompt(task, text) for text in texts]
         rows = classify.probabilities(self.runtime.choose, tree, prompts)
-        rows = classify.calibrated(rows, task.temperature)
-        answers = []
-        for row in rows:
-            best = max(range(len(row)), key=row.__getitem__)
-            shares = dict(zip(task.labels, row, strict=True))
-            answers.append(Answer(task.labels[best], row[best], shares))
-        return answers
+        rows = classify.calibrated(rows, task.temperature, task.multi)
+        return [_answer(task, row) for row in rows]
 
     @cached_property
     def _tree(self) -> classify.LabelTree:
@@ -187,6 +188,16 @@ class Model:
     def _special(self, name: str) -> str:
         id, tokens = self._id(name), self.file.metadata.get("tokenizer.ggml.tokens", [])
         return tokens[id] if id is not None and 0 <= id < len(tokens) else ""
+
+
+def _answer(task: kinds.Task, row: list[float]) -> Answer:
+    chosen = classify.chosen(task, row)
+    labels = tuple(task.labels[n] for n in chosen)
+    shares = dict(zip(task.labels, row, strict=True))
+    if not task.multi:
+        return Answer(labels[0], row[chosen[0]], shares, labels)
+    sure = prod(p if n in chosen else 1 - p for n, p in enumerate(row))
+    return Answer(several.joined(labels), sure, shares, labels)
 
 
 def trained_context(file: gguf.GGUF) -> int:

@@ -80,11 +80,12 @@ class Job:
     @cached_property
     def task(self) -> kinds.Task:
         judged = {split: self.rows(split)["output"] for split in ("val", "test")}
-        labels = classify.labels_of(self.rows("train")["output"], judged)
-        task = classify.task(self.made.task.name, self.made.task.instruction, labels)
+        wanted = self.made.task
+        labels = classify.labels_of(self.rows("train")["output"], judged, wanted.multi)
+        task = classify.task(wanted.name, wanted.instruction, labels, wanted.multi)
         tree = classify.label_tree(task, self.tokenizer.encode, self.tokenizer.eos_id or 0)
         # A tuned model learns any token for a label: one pass decides instead of one a branch.
-        task = replace(task, one_token=len(tree.branches) > 1)
+        task = replace(task, one_token=task.multi or len(tree.branches) > 1)
         room = classify.room(task, self.tokenizer.encode, min(TASK_CONTEXT, self.context))
         if room < SHORTEST:
             raise BadInput(
@@ -176,14 +177,15 @@ def _text(job: Job) -> str:
         "text",
         1,
         data.model_dump(),
+        job.made.task.multi,
         {n: found[n].sha256 for names in files.values() for n in names},
     )
 
     def build(folder: Path) -> None:
         from bantam.text.prepare import SPLITS, prepare
 
-        paths = {part: [found[n].path for n in names] for part, names in files.items()}
-        prepared = prepare(data, paths["examples"], paths["val"], paths["test"])
+        examples, val, test = ([found[n].path for n in names] for names in files.values())
+        prepared = prepare(data, examples, val, test, job.made.task.multi)
         for name in (*SPLITS, "dropped"):
             getattr(prepared, name).write_parquet(folder / f"{name}.parquet")
         runs.write_json(folder / "report.json", prepared.report)
@@ -294,7 +296,9 @@ def _pack(job: Job, model_key: str) -> str:
 
         decoder = load.load(job.folder / "model")
         found = json.loads((job.folder / "train/calibration.json").read_text(encoding="utf-8"))
-        task = replace(job.task, temperature=found["temperature"])
+        task = replace(
+            job.task, temperature=found["temperature"], thresholds=tuple(found["thresholds"])
+        )
         gguf_file.write(folder / name, decoder, job.tokenizer, task, _lineage(job), BITS)
         texts = [text for text, _ in job.pairs("val")[: proof.ROWS]]
         say(f"  proving the packed file on {len(texts)} texts")

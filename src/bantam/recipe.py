@@ -115,25 +115,33 @@ class Section(BaseModel):
 
 
 class Task(Section):
-    """What the model is for. The name defaults to that of the recipe's folder."""
+    """What the model is for. The name defaults to that of the recipe's folder.
+
+    With `multi` a text may have several labels, or none.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "task"
     kind: Annotated[Literal["classify"], BeforeValidator(_kind)]
     instruction: str = ""
+    multi: bool = False
 
 
 class Data(Section):
     """Where the examples are, which columns count, and how they are split.
 
+    `separator` stands between the labels of a cell where task.multi says that there may be several;
+    cells of JSON and parquet files may also be lists.
+
     `val` and `test` are a share of the rows, or files of their own. `conflicts` says what becomes
     of one text with several labels: drop all its rows, keep the majority's, or keep all. `none` is
     the label of rows whose label cell is empty, such as "none of these"; without it they are
-    dropped.
+    dropped, or with task.multi rows to which no label applies.
     """
 
     examples: Files
     input: Column = "text"
     output: Annotated[str, Field(min_length=1, validate_default=True)] = "label"
+    separator: Annotated[str, Field(min_length=1)] = "|"
     group: Column | None = None
     val: Share | Files = 0.1
     test: Share | Files = 0.15
@@ -243,7 +251,26 @@ def load(path: Path) -> Recipe:
         written = Written.model_validate(raw)
     except ValidationError as error:
         raise _bad(path, text, raw, error) from None
+    _check_multi(path, key_lines(text), written)
     return Recipe(**dict(written), path=path)
+
+
+def _check_multi(path: Path, lines: dict[tuple[str | int, ...], int], written: Written) -> None:
+    """What does not go together with several labels a text."""
+    if not written.task.multi:
+        return
+    if written.train.class_weights != "none":
+        raise BadInput(
+            f"{path}, line {lines['train', 'class_weights']}, train.class_weights: there are none "
+            "with task.multi, where each label is a question of its own",
+            "take the line out; the thresholds are chosen for each label's F1 anyway",
+        )
+    if "|" in (written.data.none or ""):
+        raise BadInput(
+            f'{path}, line {lines["data", "none"]}, data.none: with task.multi a "|" stands '
+            "between two labels",
+            "name one label without it",
+        )
 
 
 def json_schema() -> dict[str, Any]:

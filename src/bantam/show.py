@@ -32,6 +32,7 @@ def facts(name: str) -> Facts:
             "name": model.task.name,
             "instruction": model.task.instruction,
             "labels": list(model.task.labels),
+            "multi": model.task.multi,
         }
     if lineage := _object(data.get("bantam.lineage")):
         told["lineage"] = lineage
@@ -51,7 +52,8 @@ def describe(told: Facts) -> str:
     if task := told.get("task"):
         labels = task["labels"]
         more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
-        lines.append(f"task      {task['name']} ({task['kind']}): {task['instruction']}")
+        several = ", several labels a text" if task["multi"] else ""
+        lines.append(f"task      {task['name']} ({task['kind']}{several}): {task['instruction']}")
         lines.append(f"labels    {', '.join(labels[:20])}{more}")
     lines.append(f"licence   {told['licence'] or 'not stated'}")
     lineage = loose.part(told.get("lineage"))

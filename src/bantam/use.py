@@ -25,14 +25,15 @@ def plain(answer: Answer) -> Row:
     """An answer as JSON has it."""
     return {
         "label": answer.label,
+        "labels": list(answer.labels),
         "probability": round(answer.probability, 6),
         "probabilities": {k: round(p, 6) for k, p in answer.probabilities.items()},
     }
 
 
 def line(answer: Answer) -> str:
-    """An answer as a person reads it, one line that a program can cut at the tab."""
-    return f"{answer.label}\t{answer.probability:.3f}"
+    """An answer as a person reads it, one line that a program can cut at the tab; no label: "-"."""
+    return f"{answer.label or '-'}\t{answer.probability:.3f}"
 
 
 def rows(
@@ -49,13 +50,13 @@ def rows(
         raise BadInput(f"{output} is the file that is read", "name another output")
     source, total = _read(file, column), _count(file)
     name = column or "text"
-    model.asked()
+    multi = model.asked().multi
     asks = file is None and sys.stdin.isatty()
     if asks:
         say("a text a line; Ctrl-D ends it")
     done = 0
     with ExitStack() as stack:
-        write = stack.enter_context(_Written(output)) if output else None
+        write = stack.enter_context(_Written(output, multi)) if output else None
         gathered: list[Row] = []
         advance = None if asks else stack.enter_context(bar("run"))
         while batch := list(islice(source, 1 if asks else BATCH)):
@@ -157,10 +158,14 @@ def _count(file: Path | None) -> int:
 
 
 class _Written:
-    """The answers' file, renamed into place when the block ends well."""
+    """The answers' file, renamed into place when the block ends well.
 
-    def __init__(self, path: Path) -> None:
+    With several labels a text they are a list in .jsonl, else one cell as "a|b".
+    """
+
+    def __init__(self, path: Path, multi: bool) -> None:
         self.path, self.partial = path, path.with_name(f".{path.name}.partial")
+        self.multi = multi
         self.table: Any = None
 
     def __enter__(self) -> "_Written":
@@ -180,6 +185,8 @@ class _Written:
         suffix = self.path.suffix.lower()
         if suffix == ".jsonl":
             told["probabilities"] = plain(answer)["probabilities"]
+            if self.multi:
+                told["answer"] = list(answer.labels)
             self.file.write(json.dumps(told, ensure_ascii=False) + "\n")
             return
         if self.table is None:

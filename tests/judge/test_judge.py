@@ -16,7 +16,7 @@ from bantam.judge import language
 from bantam.judge.crowd import crowd
 from bantam.judge.judge import LATENCY_ROWS
 from bantam.judge.language import Asked
-from bantam.kinds import classify
+from bantam.kinds import classify, several
 from bantam.model import Model, find
 
 TEXTS, WANTED = (list(column) for column in zip(*job.texts_and_labels(30), strict=True))
@@ -176,6 +176,60 @@ def test_the_best_prompt_on_validation_is_kept() -> None:
     assert asked == language.rows_asked(4, 300) == (4 + 2 + 1) * language.ROUND
     assert language.rows_asked(4, 60) == 4 * language.ROUND + 2 * (60 - language.ROUND)
     assert language.rows_asked(1, 300) == language.ROUND
+
+
+def test_an_untuned_model_has_a_word_for_no_label() -> None:
+    task = classify.task("t", "What is it?", ["a", "none"], multi=True)
+    asked = language.untuned(task)
+    assert asked.labels == ("a", "none", "none of these")
+    assert not asked.one_token
+    tree = classify.label_tree(asked, lambda s: [ord(x) for text, _ in s for x in text], 0)
+    assert len(tree.paths) == 3
+    assert not tree.multi
+    plain = classify.task("t", "", ["a", "b"])
+    assert language.untuned(replace(plain, one_token=True, temperature=2.0)) == plain
+
+
+def test_examples_of_several_labels(base: Model) -> None:
+    task = language.untuned(classify.task("t", "What is it?", ["dull", "sharp"], multi=True))
+    sets = ["dull|sharp", "", "dull", "sharp"] * 5
+    texts = [f"text number {n}" for n in range(20)]
+    prompts = language.few_shot(base, task, [], texts, sets, 6)
+    answers = {"dull|sharp": "dull, sharp", "": "none"}
+    wanted = {
+        f"Text: {text}\nAnswer: {answers.get(one, one)}"
+        for text, one in zip(texts, sets, strict=True)
+    }
+    for prompt in prompts.values():
+        assert "all that apply of: dull, sharp; or with none." in prompt.before[0][0]
+        shown = [part.strip() for part, _ in prompt.before[1:-1]]
+        assert len(shown) == len(set(shown)) == 6
+        assert set(shown) <= wanted
+        assert any(one.endswith("Answer: none") for one in shown)
+
+
+def test_thresholds_of_a_prompt_are_those_of_its_rows() -> None:
+    """A model that says a label with 0.3 where it applies, else with 0.1, the rest is for none."""
+    task = replace(language.untuned(classify.task("t", "", ["odd", "far"], multi=True)), name="one")
+    lengths = range(96)
+    sets = [several.joined(["odd"] * (n % 2) + ["far"] * (n >= 48)) for n in lengths]
+
+    def answer(n: int) -> list[float]:
+        odd, far = (0.3 if applies else 0.1 for applies in (n % 2, n >= 48))
+        return [odd, far, 1 - odd - far]
+
+    found = language.choose_prompt(
+        lambda ask, texts: ask(Known({"one": answer}), texts),  # type: ignore[arg-type]
+        {"one": task},
+        ["." * n for n in lengths],
+        sets,
+        lambda count: None,
+    )
+    assert found.validation_score == 1.0
+    assert found.thresholds is not None and len(found.thresholds) == 2
+    told = language.asking(found)(Known({"one": answer}), ["." * n for n in lengths])  # type: ignore[arg-type]
+    given = told[:48, :-1] >= found.thresholds
+    assert (given[:, 0] == [n % 2 for n in lengths[:48]]).all()
 
 
 def test_a_prompt_that_begins_badly_is_not_asked_on() -> None:

@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from bantam.errors import BadInput
 from bantam.judge import linear
 from bantam.judge.linear import majority, probe, tfidf
+from bantam.kinds import several
 
 LABELS = ["praise", "complaint", "question"]
 TELLING = {
@@ -48,6 +49,56 @@ def test_majority_answers_with_the_shares() -> None:
     assert rival.choice == {"label": "b"}
     assert rival.validation_score == 0.5
     assert rival.predict(["x", "y"]).tolist() == [[0.2, 0.6, 0.2, 0.0]] * 2
+
+
+def several_messages(seed: int, rows: int) -> tuple[list[str], list[str]]:
+    """Messages with a telling word for each of none to three labels."""
+    rng = np.random.default_rng(seed)
+    texts, sets = [], []
+    for _ in range(rows):
+        held = [label for label in LABELS if rng.random() < 0.4]
+        words = list(rng.choice(FILLER, size=4)) + [rng.choice(TELLING[label]) for label in held]
+        rng.shuffle(words)
+        texts.append(" ".join(words))
+        sets.append(several.joined(held))
+    return texts, sets
+
+
+def test_majority_of_sets() -> None:
+    rival = majority(["a|b", "a", "a|b"], ["", "b"], ["a", "b", "c"], multi=True)
+    assert rival.choice == {"label": "a|b"}
+    assert rival.predict(["x"]).tolist() == [pytest.approx([0.6, 0.6, 0.0])]
+    assert (rival.predict(["x"]) >= rival.thresholds).tolist() == [[True, True, False]]
+    empty = majority(["", "", "a"], ["b"], ["a", "b"], multi=True)
+    assert not (empty.predict(["x"]) >= empty.thresholds).any()
+
+
+def test_tfidf_gives_sets() -> None:
+    train, val = several_messages(0, 200), several_messages(1, 80)
+    rival = tfidf(*train, *val, LABELS, seed=0, multi=True)
+    texts, sets = several_messages(2, 200)
+    wanted, shares = several.hot(sets, LABELS), rival.predict(texts)
+    given = shares >= rival.thresholds
+    assert (wanted == given).all(axis=1).mean() > 0.8
+    assert rival.validation_score > 0.8
+    # Each label by itself: what the others are takes nothing from it.
+    assert shares[wanted.all(axis=1)].min() > 0.3
+    assert rival.bytes > 4 * 3 * len(FILLER)
+
+
+def test_a_probe_is_one_regression_a_label() -> None:
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(260, 5))
+    truth = states[:, :3] + 0.5 * rng.normal(size=(260, 3)) > 0.3
+    sets = [several.joined(np.array(LABELS)[row]) for row in truth]
+    rival = probe(states[:160], sets[:160], states[160:], sets[160:], LABELS, multi=True)
+    for n in range(3):
+        alone = make_pipeline(
+            StandardScaler(), LogisticRegression(C=rival.choice["C"], max_iter=2000)
+        ).fit(states, truth[:, n])
+        plain = alone.predict_proba(states)[:, 1]
+        np.testing.assert_allclose(rival.predict(states)[:, n], plain, atol=1e-4)
+    assert rival.bytes == 4 * (3 * 6 + 2 * 5)
 
 
 def test_tfidf_learns_what_can_be_learnt(fitted: linear.Fitted) -> None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from bantam.errors import BadInput
-from bantam.judge.metrics import classification
+from bantam.judge.metrics import best_thresholds, classification, label_sets
+from bantam.kinds import several
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -42,6 +43,61 @@ def test_agrees_with_sklearn(seed: int) -> None:
     for row, *columns in zip(scores["per_class"], *table, strict=True):
         found = [row["precision"], row["recall"], row["f1"], row["support"]]
         assert found == pytest.approx(columns)
+
+
+def random_sets(seed: int, rows: int = 200):
+    """Sets of labels and unsure probabilities that lean to the truth; answers from a third on."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((rows, 3)) < [0.5, 0.1, 0.4]
+    probabilities = np.clip(0.4 * truth + 0.6 * rng.random((rows, 3)), 0.01, 0.99)
+    given = probabilities >= 1 / 3
+    names = np.array(LABELS)
+    expected, answers = ([several.joined(names[row]) for row in sets] for sets in (truth, given))
+    return expected, answers, probabilities, truth, given
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sets_agree_with_sklearn(seed: int) -> None:
+    expected, answers, probabilities, truth, given = random_sets(seed)
+    scores = label_sets(expected, answers, probabilities, LABELS)
+    assert scores["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(truth, given))
+    for average in ("micro", "macro"):
+        f1 = sklearn_metrics.f1_score(truth, given, average=average)
+        assert scores[f"{average}_f1"] == pytest.approx(f1)
+    matrices = sklearn_metrics.multilabel_confusion_matrix(truth, given)
+    table = sklearn_metrics.precision_recall_fscore_support(truth, given)
+    for row, matrix, *columns in zip(scores["per_class"], matrices, *table, strict=True):
+        found = [row["precision"], row["recall"], row["f1"], row["support"]]
+        assert found == pytest.approx(columns)
+        assert row["support"] == matrix[1].sum()
+    each = [sklearn_metrics.log_loss(truth[:, n], probabilities[:, n]) for n in range(3)]
+    assert scores["log_loss"] == pytest.approx(sum(each))
+    assert scores["confusion"] == []
+    assert sum(b["rows"] for b in scores["reliability"]) == truth.size
+    share = sum(b["rows"] * b["accuracy"] for b in scores["reliability"]) / truth.size
+    assert share == pytest.approx(truth.mean())
+
+
+def test_a_rival_has_the_thresholds_that_give_most_whole_sets() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((400, 3)) < 0.2
+    blind = np.full((400, 3), 0.2) + 0.01 * rng.random((400, 3))
+    thresholds, right = best_thresholds(blind, truth)
+    assert thresholds.tolist() == [0.5, 0.5, 0.5]
+    assert right == pytest.approx((~truth).all(axis=1).mean())
+    thresholds, right = best_thresholds(0.1 * truth + blind, truth)
+    assert right == 1.0
+    assert ((thresholds > 0.21) & (thresholds < 0.3)).all()
+
+
+def test_sets_of_nothing() -> None:
+    scores = label_sets(["", ""], ["", ""], None, LABELS)
+    assert (scores["accuracy"], scores["micro_f1"], scores["macro_f1"]) == (1.0, 1.0, 0.0)
+    assert label_sets([""], ["neutral"], None, LABELS)["micro_f1"] == 0.0
+    with pytest.raises(BadInput, match="mixed"):
+        label_sets(["neutral|mixed"], ["neutral"], None, LABELS)
+    with pytest.raises(BadInput, match="no test rows"):
+        label_sets([], [], None, LABELS)
 
 
 def test_ece_is_the_gap_between_confidence_and_accuracy_weighted_by_rows() -> None:

@@ -1,14 +1,17 @@
 """The proof passes a faithful pack and no other."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import tiny_job
 from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
+from bantam.kinds import classify
 from bantam.model import Model
 from bantam.nets import load
 from bantam.nets.decoder import Decoder
@@ -47,6 +50,34 @@ def passed(decoder: Decoder, path: Path) -> list[bool]:
 def test_a_faithful_pack(tmp_path: Path, trained: Decoder, tokenizer: Tokenizer, bits: str) -> None:
     path = write(tmp_path / "pack.gguf", trained, tokenizer, bits)
     assert passed(trained, path) == [True, True, True]
+
+
+SEVERAL = classify.task("tiny", "Is it good?", ["yes", "no", "not at all"], multi=True)
+
+
+def test_a_faithful_pack_of_several_labels(
+    tmp_path: Path, trained: Decoder, tokenizer: Tokenizer
+) -> None:
+    task = replace(SEVERAL, temperature=1.5)
+    gguf_file.write(tmp_path / "pack.gguf", trained, tokenizer, task, {}, "Q8_0")
+    assert passed(trained, tmp_path / "pack.gguf") == [True, True, True]
+
+
+def test_sets_are_the_same_when_every_label_is_on_its_side() -> None:
+    task = replace(SEVERAL, thresholds=(0.3, 0.5, 0.9))
+    trained = np.array([[0.6, 0.6, 0.6]] * 5)
+    shipped = np.array(
+        [
+            [0.4, 0.9, 0.8],  # as far from it as one likes, on the same side
+            [0.2, 0.6, 0.6],  # the first has gone over
+            [0.6, 0.6, 0.95],
+            [0.6, 0.4, 0.6],
+            [0.6, 0.6, 0.6],
+        ]
+    )
+    assert proof._same(task, trained, shipped).tolist() == [True, False, False, False, True]
+    near = np.array([[0.6, 0.54, 0.6]] * 5)  # a tie for the second: rounding may decide
+    assert proof._same(task, near, shipped).tolist() == [True, False, False, True, True]
 
 
 def shuffled(decoder: Decoder) -> None:

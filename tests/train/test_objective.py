@@ -43,6 +43,33 @@ def plain_loss(theirs: torch.nn.Module, batch: list[Example]) -> Tensor:
     return torch.stack(losses).sum() / len(batch)
 
 
+@pytest.mark.parametrize("targets", [[(0, 2), (), (1,), (0, 1, 2)], [(), (), (), ()]])
+def test_several_targets_are_binary_cross_entropy_each(targets: list[tuple[int, ...]]) -> None:
+    """Against transformers: each candidate's logit less that of the last."""
+    ours = decoder()
+    theirs = twin(ours)
+    rows = [BEGIN + end for end in ENDS]
+    batch = [
+        Example(row, [Answer(len(row) - 1, FOUR, target)], 1.0 + number)
+        for number, (row, target) in enumerate(zip(rows, targets, strict=True))
+    ]
+    losses = []
+    for ids, ((position, candidates, target),), weight in batch:
+        logits = theirs(torch.tensor([ids])).logits[0, position]
+        for number, candidate in enumerate(candidates[:-1]):
+            apart = logits[candidate] - logits[candidates[-1]]
+            wanted = torch.tensor(1.0 if number in target else 0.0)
+            losses.append(weight * F.binary_cross_entropy_with_logits(apart, wanted))
+    wanted = torch.stack(losses).sum() / len(batch)
+    loss = answer_loss(ours, batch, BEGIN)
+    assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)
+    loss.backward()
+    wanted.backward()
+    theirs_gradients = gradients(theirs)
+    for name, gradient in gradients(ours).items():
+        torch.testing.assert_close(gradient, theirs_gradients[name], atol=1e-5, rtol=1e-3)
+
+
 def gradients(net: torch.nn.Module) -> dict[str, Tensor]:
     return {name: w.grad for name, w in net.named_parameters() if w.grad is not None}
 

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from scipy.special import softmax
-from sklearn.metrics import balanced_accuracy_score, log_loss
+from scipy.special import expit, softmax
+from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 from sklearn.utils.class_weight import compute_sample_weight
 
+import multi_job
 import tiny_job
 from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
+from bantam.kinds import classify, several
 from bantam.nets import load
 from bantam.train import device, loop, stage, state
+from bantam.train.objective import answer_loss
 from tiny_job import plan
 
 
@@ -84,6 +87,38 @@ def test_the_temperature_is_found_again(true: float) -> None:
     told = softmax(logits * true, axis=1)  # too sure, or not sure enough
     assert stage.temperature(told, expected) == pytest.approx(true, rel=0.1)
     assert stage.temperature(told[:39], expected[:39]) == 1.0
+
+
+@pytest.mark.parametrize("true", [0.5, 2.5])
+def test_the_temperature_of_several_labels_is_found_again(true: float) -> None:
+    chance = np.random.default_rng(0)
+    logits = chance.normal(size=(4000, 3)) * 2
+    applies = chance.random((4000, 3)) < expit(logits)
+    task = classify.task("t", "", ["a", "b", "c"], multi=True)
+    found = stage.calibration(task, expit(logits * true), applies)
+    assert found["temperature"] == pytest.approx(true, rel=0.1)
+    # Of honest probabilities the best threshold for F1 is half the F1 that it gives.
+    told = expit(logits)
+    for label, threshold in enumerate(found["thresholds"]):
+        f1 = f1_score(applies[:, label], told[:, label] >= threshold)
+        assert threshold == pytest.approx(f1 / 2, abs=0.1)
+
+
+def test_validation_of_several_labels(tiny_model: Path) -> None:
+    tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
+    task = classify.task("t", "What is it about?", sorted(multi_job.MARKS), multi=True)
+    rows = multi_job.rows(24)
+    judged = stage.Validation(task, tokenizer, rows)
+    decoder = load.load(tiny_model)
+    shares = judged.shares(decoder)
+    wanted = several.hot([output for _, output in rows], task.labels)
+    score, loss = judged(decoder)
+    assert score == pytest.approx(f1_score(wanted, shares >= 0.5, average="micro"))
+    plain = [log_loss(wanted[:, n], shares[:, n]) for n in range(3)]
+    assert loss == pytest.approx(sum(plain))
+    # What is learned is what is measured.
+    examples = stage.examples_of(task, tokenizer, rows)
+    assert answer_loss(decoder, examples, []).item() == pytest.approx(loss, abs=1e-4)
 
 
 def test_a_temperature_of_certain_rows_is_finite() -> None:

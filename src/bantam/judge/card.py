@@ -7,6 +7,7 @@ def card(run: dict[str, Any]) -> str:
     """Markdown with data, base, licences, scores and limits of use; what is missing is left out."""
     verdict, lock = run.get("verdict") or {}, run.get("lock") or {}
     text, plan = run.get("text") or {}, run.get("plan") or {}
+    multi = bool(verdict) and verdict["model"]["scores"].get("micro_f1") is not None
     lines = [f"# {verdict.get('task', run['name'])}", ""]
     if verdict:
         lines += [verdict["sentence"], "", *_scores(verdict), ""]
@@ -34,7 +35,9 @@ def card(run: dict[str, Any]) -> str:
         "## Limits",
         "",
         f"The scores hold for texts like those of the {verdict.get('test_rows', '')} test rows, "
-        "which were held out and scored once. The model answers every text with one of its labels, "
+        "which were held out and scored once. The model answers every text with "
+        f"{'those of' if multi else 'one of'} its labels"
+        f"{' that it finds to apply' if multi else ''}, "
         "also a text that has nothing to do with them.",
         "",
     ]
@@ -45,9 +48,11 @@ def card(run: dict[str, Any]) -> str:
 
 
 def _scores(verdict: dict[str, Any]) -> list[str]:
+    multi = verdict["model"]["scores"].get("micro_f1") is not None
     rows = [
-        "| model | accuracy | 95% interval | p50 ms | MB | against it |",
-        "|---|---|---|---|---|---|",
+        f"| model | accuracy {'| micro F1 | macro F1 ' if multi else ''}"
+        "| 95% interval | p50 ms | MB | against it |",
+        f"|---|---{'|---|---' if multi else ''}|---|---|---|---|",
     ]
     for system in (verdict["model"], *verdict["rivals"]):
         latency, size = system["latency_p50_ms"], system["bytes"]
@@ -57,8 +62,10 @@ def _scores(verdict: dict[str, Any]) -> list[str]:
             if "outcome" in system
             else ""
         )
+        scores = system["scores"]
+        f1 = f"| {scores['micro_f1']:.3f} | {scores['macro_f1']:.3f} " if multi else ""
         rows.append(
-            f"| {_cell(system['name'])} | {system['score']:.3f} "
+            f"| {_cell(system['name'])} | {system['score']:.3f} {f1}"
             f"| {system['score_low']:.3f} to {system['score_high']:.3f} "
             f"| {'' if latency is None else f'{latency:.1f}'} "
             f"| {'' if size is None else f'{size / 1e6:.1f}'} | {against} |"

@@ -205,7 +205,11 @@ def curves(
     )
 
 
-def reliability(bins: Sequence[tuple[float, float, int]]) -> Markup:
+def reliability(
+    bins: Sequence[tuple[float, float, int]],
+    said_axis: str = "probability of the answer",
+    right_axis: str = "share of answers that are right",
+) -> Markup:
     """Mean confidence, accuracy and row count of each bin, against the diagonal of full honesty."""
     down, y_ticks = _down(0, 1)
     most = max(count for _, _, count in bins)
@@ -231,8 +235,7 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> Markup:
         preserveAspectRatio="none",
     )
     x_ticks = [(x, f"{x:.1f}") for x in _FIFTHS]
-    said, right = "probability of the answer", "share of answers that are right"
-    return _plot("Reliability", said, right, x_ticks, y_ticks, stretched, *dots)
+    return _plot("Reliability", said_axis, right_axis, x_ticks, y_ticks, stretched, *dots)
 
 
 _FIFTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

@@ -7,7 +7,8 @@ in a fresh process, for latency and memory.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bantam import kinds, recipe, runs
 from bantam.judge import language, linear
 from bantam.judge.crowd import CONTEXT, Ask, crowd
 from bantam.judge.verdict import OURS, verdict
+from bantam.kinds import several
 from bantam.model import Model
 
 BATCH = 128  # texts
@@ -53,6 +55,7 @@ class Judged:
     probabilities: NDArray[np.float64]
     latencies: dict[int, float]  # ms by test row
     system: dict[str, Any] = field(default_factory=dict)
+    thresholds: NDArray[np.float64] | None = None  # with several labels a text, [labels]
 
 
 def judge(
@@ -72,8 +75,9 @@ def judge(
     probe. `data` goes into the verdict as it is.
     """
     judged = {OURS: _packed(packed, rows, advance)}
-    # A model that is only prompted has nothing but the labels' own words to go by.
-    task = replace(Model(packed).asked(), one_token=False, temperature=1.0)
+    task = Model(packed).asked()
+    if task.multi:
+        judged[OURS].thresholds = np.array(task.thresholds)
     for name in made.judge.rivals:
         if name in ("majority", "tfidf", "linear-probe"):
             judged[name] = _simple(name, task, rows, states, advance)
@@ -86,9 +90,7 @@ def judge(
         else:
             path, ways = others[name], ("zero", "few")
             judged[name] = _language(name, path, task, ways, made.judge, rows, advance)
-    predictions = pl.concat(
-        _frame(name, found, task.labels, rows) for name, found in judged.items()
-    )
+    predictions = pl.concat(_frame(name, found, task, rows) for name, found in judged.items())
     predictions.write_parquet(folder / "predictions.parquet")
     choices = {name: found.system.pop("choice", None) for name, found in judged.items()}
     runs.write_json(folder / "choices.json", choices)
@@ -102,6 +104,7 @@ def judge(
         made.limits.model_dump(),
         data,
         seed=made.data.seed,
+        multi=task.multi,
     )
     runs.write_json(folder / "verdict.json", result)
     return result
@@ -137,6 +140,7 @@ def _language(
             f"{name}: choosing a prompt", done, language.rows_asked(len(prompts), rows.val.height)
         )
 
+    task = language.untuned(task)
     model = Model(path, context=CONTEXT)
     prompts = language.zero_shot(model, task, settings.prompts) if "zero" in ways else {}
     if "few" in ways:
@@ -147,6 +151,9 @@ def _language(
         asked = language.choose_prompt(many, prompts, rows.texts("val"), rows.labels("val"), tried)
         ask = language.asking(asked)
         found = _score(name, lambda texts: many(ask, texts), rows, advance)
+    if task.multi:
+        found.probabilities = found.probabilities[:, :-1]  # the last says that there is none
+        found.thresholds = asked.thresholds
     found.system["choice"] = {
         "prompt": asked.name,
         "calibrated": asked.prior is not None,
@@ -169,13 +176,13 @@ def _alone(found: Judged, name: str, path: Path, ask: Ask, rows: Rows, advance: 
 
 def _simple(name: str, task: kinds.Task, rows: Rows, states: States, advance: Advance) -> Judged:
     """A rival that is no language model, or only the base's states."""
-    labels = rows.labels("train"), rows.labels("val"), task.labels
+    labels, multi = (rows.labels("train"), rows.labels("val"), task.labels), task.multi
     if name == "majority":
-        fitted = linear.majority(*labels)
+        fitted = linear.majority(*labels, multi=multi)
         predict: Predict = fitted.predict
     elif name == "tfidf":
         train, val = rows.texts("train"), rows.texts("val")
-        fitted = linear.tfidf(train, labels[0], val, labels[1], labels[2], seed=0)
+        fitted = linear.tfidf(train, labels[0], val, labels[1], labels[2], seed=0, multi=multi)
         predict = fitted.predict
     else:
 
@@ -186,12 +193,14 @@ def _simple(name: str, task: kinds.Task, rows: Rows, states: States, advance: Ad
                 found.append(states(texts[start : start + STATES]))
             return np.concatenate(found)
 
-        fitted = linear.probe(told("train"), labels[0], told("val"), labels[1], labels[2])
+        at = told("train"), told("val")
+        fitted = linear.probe(at[0], labels[0], at[1], labels[1], labels[2], multi=multi)
 
         def predict(texts: Sequence[str]) -> NDArray[np.float64]:
             return fitted.predict(states(texts))
 
     found = _score(name, predict, rows, advance)
+    found.thresholds = fitted.thresholds
     found.latencies = _latencies(name, predict, rows.texts("test"), advance)
     choice = fitted.choice | {"validation_score": fitted.validation_score}
     found.system |= {"bytes": fitted.bytes, "choice": choice} | _quantiles(found.latencies)
@@ -231,14 +240,21 @@ def _quantiles(latencies: dict[int, float]) -> dict[str, float]:
     return {"latency_p50_ms": float(p50), "latency_p95_ms": float(p95)}
 
 
-def _frame(name: str, found: Judged, labels: Sequence[str], rows: Rows) -> pl.DataFrame:
-    best = found.probabilities.argmax(axis=1)
+def _frame(name: str, found: Judged, task: kinds.Task, rows: Rows) -> pl.DataFrame:
+    if found.thresholds is not None:
+        given = found.probabilities >= found.thresholds
+        answers = [several.joined(compress(task.labels, row)) for row in given]
+        sure = np.where(given, found.probabilities, 1 - found.probabilities).prod(axis=1)
+    else:
+        answers = [task.labels[i] for i in found.probabilities.argmax(axis=1)]
+        sure = found.probabilities.max(axis=1)
     return rows.test.select(
         pl.lit(name).alias("model"),
         "id",
         "group",
         pl.col("output").alias("expected"),
-        pl.Series("answer", [labels[i] for i in best]),
+        pl.Series("answer", answers),
+        pl.Series("probability", sure),
         pl.Series("probabilities", found.probabilities.tolist(), dtype=pl.List(pl.Float64)),
         pl.Series(
             "latency_ms",

@@ -18,8 +18,8 @@ from bantam import kinds
 from bantam.errors import BadInput
 from bantam.formats import chat
 from bantam.judge.crowd import Ask, Crowd
-from bantam.judge.metrics import log_loss
-from bantam.kinds import classify
+from bantam.judge.metrics import best_thresholds, log_loss
+from bantam.kinds import classify, several
 from bantam.model import Model
 from bantam.recipe import HOLE
 
@@ -30,12 +30,32 @@ LONGEST = 400  # characters of a shot
 
 @dataclass(frozen=True)
 class Asked:
-    """The prompt that suits a model best, and the leaning [labels] to calibrate away, if any."""
+    """The prompt that suits a model best, and the leaning [labels] to calibrate away, if any.
+
+    With several labels a text `task` has one more, which says that there is none, and `thresholds`
+    [labels without it] are from when on each is given.
+    """
 
     name: str
     task: kinds.Task
     prior: NDArray[np.float64] | None
     validation_score: float
+    thresholds: NDArray[np.float64] | None = None
+
+
+def untuned(task: kinds.Task) -> kinds.Task:
+    """A task as a model meets it that is only prompted: it has nothing but the labels' own words.
+
+    With several labels a text their probabilities are those of the word that the answer begins
+    with, "none" among them.
+    """
+    labels = task.labels
+    if task.multi:
+        none = "none"
+        while none in labels:
+            none += " of these"
+        labels = (*labels, none)
+    return replace(task, labels=labels, one_token=False, temperature=1.0, thresholds=())
 
 
 def choose_prompt(
@@ -88,17 +108,23 @@ def _best(
 ) -> tuple[tuple[float, float], Asked]:
     """The better of calibrated and not: how good it is, and how to ask so."""
     plain = np.concatenate(rows)
-    expected = np.array([task.labels.index(label) for label in labels])
     tried: list[tuple[tuple[float, float], Asked]] = []
     for prior in (None, plain.mean(axis=0)):
         shares = plain if prior is None else _calibrated(plain, prior)
-        score = float((shares.argmax(axis=1) == expected).mean())
-        tried.append(((score, -log_loss(expected, shares)), Asked(name, task, prior, score)))
+        if task.multi:
+            wanted, shares = several.hot(labels, task.labels[:-1]), shares[:, :-1]
+            thresholds, score = best_thresholds(shares, wanted)
+            asked = Asked(name, task, prior, score, thresholds)
+            tried.append(((score, several.micro_f1(shares >= thresholds, wanted)), asked))
+        else:
+            expected = np.array([task.labels.index(label) for label in labels])
+            score = float((shares.argmax(axis=1) == expected).mean())
+            tried.append(((score, -log_loss(expected, shares)), Asked(name, task, prior, score)))
     return max(tried, key=lambda found: found[0])
 
 
 def asking(asked: Asked) -> Ask:
-    """The function that asks a model so."""
+    """The function that asks a model so; the probabilities are those of `asked.task`'s labels."""
 
     def ask(model: Model, texts: Sequence[str]) -> NDArray[np.float64]:
         tree = classify.label_tree(asked.task, model.encode, model.end)
@@ -142,7 +168,7 @@ def few_shot(
         for draw in range(2):
             count = shots
             while count:
-                shown = _draw(texts, labels, task.labels, count, draw)
+                shown = _draw(texts, labels, task, count, draw)
                 prompt = _shown(form, head, shown)
                 if _fits(model, prompt):
                     prompts[f"{name}, {len(shown)} examples, draw {draw + 1}"] = _cut(model, prompt)
@@ -188,27 +214,35 @@ def _cut(model: Model, task: kinds.Task) -> kinds.Task:
 
 
 def _draw(
-    texts: Sequence[str], labels: Sequence[str], wanted: Sequence[str], shots: int, seed: int
+    texts: Sequence[str], outputs: Sequence[str], task: kinds.Task, shots: int, seed: int
 ) -> list[tuple[str, str]]:
-    """`shots` examples, in turns of one a label, shuffled."""
+    """`shots` examples, in turns of one a label, shuffled. Several labels are shown as "a, b"."""
     chance = random.Random(seed)  # noqa: S311
-    by_label: dict[str, list[str]] = defaultdict(list)
-    for text, label in zip(texts, labels, strict=True):
-        by_label[label].append(text)
+    by_label: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for text, output in zip(texts, outputs, strict=True):
+        labels = several.parted(output) or task.labels[-1:] if task.multi else [output]
+        for label in labels:
+            by_label[label].append((text, ", ".join(labels)))
     for held in by_label.values():
         chance.shuffle(held)
     turns = [
-        (by_label[w][turn], w) for turn in range(shots) for w in wanted if turn < len(by_label[w])
+        by_label[label][turn]
+        for turn in range(shots)
+        for label in task.labels
+        if turn < len(by_label[label])
     ]
-    shown = turns[:shots]
+    shown = list(dict.fromkeys(turns))[:shots]  # one example can stand under several labels
     chance.shuffle(shown)
     return shown
 
 
 def _instruction(task: kinds.Task) -> str:
     """The instruction with the labels named, as many as a prompt can bear."""
-    names = ", ".join(task.labels[:40])
-    return f"{task.instruction.strip() or 'Label this text.'} Answer with one of: {names}."
+    ask = task.instruction.strip() or "Label this text."
+    if task.multi:
+        *labels, none = task.labels
+        return f"{ask} Answer with all that apply of: {', '.join(labels[:40])}; or with {none}."
+    return f"{ask} Answer with one of: {', '.join(task.labels[:40])}."
 
 
 def _named(task: kinds.Task) -> kinds.Task:

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from scipy.sparse import hstack
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bantam.engine import cores
 from bantam.errors import BadInput
-from bantam.judge.metrics import log_loss
+from bantam.judge.metrics import best_thresholds, log_loss
+from bantam.kinds import several
 
 # These two keep the memory and the minutes of TF-IDF bounded.
 MOST_ROWS = 50_000  # training rows
@@ -43,7 +45,8 @@ class Fitted:
 
     `predict` gives probabilities `[rows, labels]` for a list of texts (majority, tfidf) or an array
     of states `[rows, width]` (probe). `validation_score` is accuracy before the last fit, which
-    includes the validation rows. `bytes` is the size if stored: 4 a number and the vocabulary.
+    includes the validation rows. `thresholds` [labels] are from when on each label is given, if a
+    text may have several. `bytes` is the size if stored: 4 a number and the vocabulary.
     """
 
     name: str
@@ -51,21 +54,32 @@ class Fitted:
     validation_score: float
     predict: Callable[[Any], NDArray[np.float64]]
     bytes: int
+    thresholds: NDArray[np.float64] | None = None
 
 
 def majority(
-    train_labels: Sequence[str], val_labels: Sequence[str], labels: Sequence[str]
+    train_labels: Sequence[str],
+    val_labels: Sequence[str],
+    labels: Sequence[str],
+    *,
+    multi: bool = False,
 ) -> Fitted:
-    """Answers every text with the shares of the labels, the commonest label first."""
+    """Answers every text with the shares of the labels, the commonest label first; with several
+    labels a text, with their commonest set."""
     seen = [*train_labels, *val_labels]
-    shares = np.array([seen.count(label) for label in labels]) / len(seen)
-    commonest = labels[int(shares.argmax())]
+    if multi:
+        shares = several.hot(seen, labels).mean(axis=0)
+        commonest = min(set(seen), key=lambda one: (-seen.count(one), one))
+    else:
+        shares = np.array([seen.count(label) for label in labels]) / len(seen)
+        commonest = labels[int(shares.argmax())]
     return Fitted(
         name="majority",
         choice={"label": commonest},
         validation_score=float(np.mean([label == commonest for label in val_labels])),
         predict=lambda texts: np.tile(shares, (len(texts), 1)),
         bytes=4 * len(labels),
+        thresholds=np.where(several.hot([commonest], labels)[0], 0.0, np.inf) if multi else None,
     )
 
 
@@ -77,16 +91,18 @@ def tfidf(
     labels: Sequence[str],
     *,
     seed: int,
+    multi: bool = False,
 ) -> Fitted:
     """TF-IDF over words (1-2) and letters within words (2-5), and logistic regression.
 
     Chosen on validation: words, letters or both with plain or sublinear counts (6 fits at one C),
     then C for the best of them. Of more than `MOST_ROWS` training rows a sample by `seed` is used;
-    `choice["rows"]` says how many rows the last fit saw.
+    `choice["rows"]` says how many rows the last fit saw. With `multi` there is a regression a
+    label, each against the rest, and thresholds are chosen on validation.
 
     Raises BadInput if there is one label only, no validation row, or no text that is not blank.
     """
-    y, y_val = _numbers(train_labels, val_labels, labels)
+    y, y_val = _numbers(train_labels, val_labels, labels, multi)
     texts = list(train_texts)
     if len(texts) > MOST_ROWS:
         sample = np.random.default_rng(seed).choice(len(texts), MOST_ROWS, replace=False)
@@ -115,10 +131,10 @@ def tfidf(
         (name, TfidfVectorizer(**ANALYSERS[name], sublinear_tf=sublinear, max_features=most))
         for name in chosen.split("+")
     ]
-    model = make_pipeline(FeatureUnion(vectorisers), _regression(best.strength))
+    model = make_pipeline(FeatureUnion(vectorisers), _regression(best.strength, multi))
     model.fit([*texts, *val_texts], np.concatenate([y, y_val]))
     terms = [term for _, vectoriser in vectorisers for term in vectoriser.vocabulary_]
-    numbers = model[-1].coef_.size + model[-1].intercept_.size + len(terms)  # one idf a term
+    numbers = _size(model[-1]) + len(terms)  # one idf a term
     return Fitted(
         name="tfidf",
         choice={
@@ -130,6 +146,7 @@ def tfidf(
         validation_score=best.accuracy,
         predict=lambda texts: _probabilities(model, texts, len(labels)),
         bytes=4 * numbers + sum(len(term.encode()) for term in terms),
+        thresholds=best.thresholds,
     )
 
 
@@ -139,28 +156,32 @@ def probe(
     val_states: NDArray[np.floating[Any]],
     val_labels: Sequence[str],
     labels: Sequence[str],
+    *,
+    multi: bool = False,
 ) -> Fitted:
     """Logistic regression on a frozen base's states `[rows, width]`, standardised.
 
-    The regularisation is chosen on validation. `bytes` leaves out the base, which it needs.
+    The regularisation is chosen on validation, and with `multi` as `tfidf` says. `bytes` leaves out
+    the base, which it needs.
 
     Raises BadInput if there is one label only or no validation row.
     """
-    y, y_val = _numbers(train_labels, val_labels, labels)
+    y, y_val = _numbers(train_labels, val_labels, labels, multi)
     scale = StandardScaler().fit(train_states)
     x, x_val = scale.transform(train_states), scale.transform(val_states)
     attempt = partial(_try, x, y, x_val, y_val, len(labels))
     best = _walk(attempt, attempt(PROBE_START))
 
-    model = make_pipeline(StandardScaler(), _regression(best.strength))
+    model = make_pipeline(StandardScaler(), _regression(best.strength, multi))
     model.fit(np.concatenate([train_states, val_states]), np.concatenate([y, y_val]))
-    numbers = model[-1].coef_.size + model[-1].intercept_.size + 2 * train_states.shape[1]
+    numbers = _size(model[-1]) + 2 * train_states.shape[1]
     return Fitted(
         name="probe",
         choice={"C": best.strength, "rows": len(y) + len(y_val)},
         validation_score=best.accuracy,
         predict=lambda states: _probabilities(model, states, len(labels)),
         bytes=4 * numbers,
+        thresholds=best.thresholds,
     )
 
 
@@ -175,13 +196,16 @@ def _weighted(counts: dict[str, tuple[Any, Any]], sublinear: bool) -> dict[str, 
 
 
 def _numbers(
-    train_labels: Sequence[str], val_labels: Sequence[str], labels: Sequence[str]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The labels as columns of the probabilities."""
+    train_labels: Sequence[str], val_labels: Sequence[str], labels: Sequence[str], multi: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The labels as columns of the probabilities [rows], if `multi` as whether each applies
+    [rows, labels]."""
     if len(set(train_labels)) < 2:
         raise BadInput("the training rows hold one label only", "give examples of another label")
     if not val_labels:
         raise BadInput("there are no validation rows", "give more examples")
+    if multi:
+        return several.hot(train_labels, labels), several.hot(val_labels, labels)
     place = {label: index for index, label in enumerate(labels)}
     return (
         np.array([place[label] for label in train_labels]),
@@ -189,8 +213,16 @@ def _numbers(
     )
 
 
-def _regression(strength: float) -> LogisticRegression:
-    return LogisticRegression(C=strength, max_iter=2000)
+def _regression(strength: float, multi: bool) -> Any:
+    one = LogisticRegression(C=strength, max_iter=2000)
+    return OneVsRestClassifier(one) if multi else one
+
+
+def _size(fitted: Any) -> int:
+    """How many numbers a fitted regression, or one a label, holds."""
+    each = getattr(fitted, "estimators_", [fitted])
+    # A label that all rows have, or none, has no regression but a constant.
+    return sum(one.coef_.size + one.intercept_.size if hasattr(one, "coef_") else 1 for one in each)
 
 
 def _probabilities(model: Any, inputs: Any, width: int) -> NDArray[np.float64]:
@@ -208,19 +240,25 @@ class _Trial:
     strength: float
     loss: float
     accuracy: float
+    thresholds: NDArray[np.float64] | None
 
 
 def _try(
     x: Any,
-    y: NDArray[np.int64],
+    y: NDArray[Any],
     x_val: Any,
-    y_val: NDArray[np.int64],
+    y_val: NDArray[Any],
     width: int,
     strength: float,
 ) -> _Trial:
-    probabilities = _probabilities(_regression(strength).fit(x, y), x_val, width)
+    multi = y.ndim == 2
+    probabilities = _probabilities(_regression(strength, multi).fit(x, y), x_val, width)
+    if multi:
+        thresholds, accuracy = best_thresholds(probabilities, y_val)
+        loss = float(several.log_loss(probabilities, y_val).mean())
+        return _Trial(strength, loss, accuracy, thresholds)
     accuracy = float(np.mean(probabilities.argmax(axis=1) == y_val))
-    return _Trial(strength, log_loss(y_val, probabilities), accuracy)
+    return _Trial(strength, log_loss(y_val, probabilities), accuracy, None)
 
 
 def _walk(attempt: Callable[[float], _Trial], first: _Trial) -> _Trial:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bantam.errors import BadInput
+from bantam.kinds import several
 
 BINS = 15
 LEAST_PROBABILITY = 1e-15  # a wrong answer given with certainty costs 34.5 nats, not infinity
@@ -44,14 +45,18 @@ def classification(
     answered = np.array([place.get(answer, -1) for answer in answers])
     confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(confusion, (wanted[answered >= 0], answered[answered >= 0]), 1)
-    per_class = _per_class(confusion, np.bincount(wanted, minlength=len(labels)), labels)
-    occurring = [row["f1"] for row in per_class if row["f1"] is not None]
+    support = np.bincount(wanted, minlength=len(labels))
+    per_class = _per_class(confusion.diagonal(), confusion.sum(axis=0), support, labels)
     if probabilities is not None and not np.isfinite(probabilities).all():
         probabilities = None
-    bins = None if probabilities is None else _reliability(wanted, answered, probabilities)
+    bins = None
+    if probabilities is not None:
+        confidence = probabilities[np.arange(len(answered)), answered]
+        bins = _reliability(np.where(answered >= 0, confidence, 0.0), wanted == answered)
     return {
         "accuracy": float(np.mean(wanted == answered)),
-        "macro_f1": float(np.mean(occurring)),
+        "macro_f1": _macro_f1(per_class),
+        "micro_f1": None,
         "ece": None if bins is None else _ece(bins),
         "log_loss": None if probabilities is None else log_loss(wanted, probabilities),
         "per_class": per_class,
@@ -60,36 +65,96 @@ def classification(
     }
 
 
+def label_sets(
+    expected: Sequence[str],
+    answers: Sequence[str],
+    probabilities: NDArray[np.float64] | None,
+    labels: Sequence[str],
+) -> dict[str, Any]:
+    """Score sets of labels, as `kinds.several.joined` writes them, with the keys of
+    `classification`.
+
+    `accuracy` is the share of rows whose whole set is right. `log_loss` is the mean over rows of
+    the summed binary cross-entropy. `reliability` and `ece` are over each label of each row: its
+    probability, and whether it applies. `confusion` is empty: no label stands in another's place.
+
+    Raises BadInput for no rows, or an expected label that is not one of `labels`.
+    """
+    if not expected:
+        raise BadInput("there are no test rows to judge", "give more examples or a test file")
+    unknown = {label for one in set(expected) for label in several.parted(one)} - set(labels)
+    if unknown:
+        raise BadInput(
+            f"the test rows hold the label {min(unknown)!r}, which the model does not know",
+            "train on examples of it, or leave those rows out",
+        )
+    wanted, given = several.hot(expected, labels), several.hot(answers, labels)
+    support = wanted.sum(axis=0)
+    per_class = _per_class((wanted & given).sum(axis=0), given.sum(axis=0), support, labels)
+    if probabilities is not None and not np.isfinite(probabilities).all():
+        probabilities = None
+    bins = None
+    if probabilities is not None:
+        bins = _reliability(probabilities.ravel(), wanted.ravel())
+    return {
+        "accuracy": float((wanted == given).all(axis=1).mean()),
+        "macro_f1": _macro_f1(per_class),
+        "micro_f1": several.micro_f1(given, wanted),
+        "ece": None if bins is None else _ece(bins),
+        "log_loss": None
+        if probabilities is None
+        else float(several.log_loss(probabilities, wanted).mean()),
+        "per_class": per_class,
+        "confusion": [],
+        "reliability": bins,
+    }
+
+
+def best_thresholds(
+    shares: NDArray[np.float64], wanted: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], float]:
+    """A rival's thresholds [labels], and the share of rows whose whole set they give right.
+
+    Each label's best for F1, as our own model has them, or a half for all, if that gives more whole
+    sets: these are what the verdict counts, and a rival that knows little gets few of them by F1.
+    """
+    ways = several.thresholds(shares, wanted), np.full(shares.shape[1], several.EVEN)
+    rights = [float(((shares >= way) == wanted).all(axis=1).mean()) for way in ways]
+    best = int(np.argmax(rights))
+    return ways[best], rights[best]
+
+
 def log_loss(wanted: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
     """Mean of -ln P(wanted), in nats; `wanted` [rows] are columns of `probabilities`."""
     chosen = probabilities[np.arange(len(wanted)), wanted]
     return float(-np.log(np.maximum(chosen, LEAST_PROBABILITY)).mean())
 
 
+def _macro_f1(per_class: Sequence[dict[str, Any]]) -> float:
+    return float(np.mean([row["f1"] for row in per_class if row["f1"] is not None] or [0.0]))
+
+
 def _per_class(
-    confusion: NDArray[np.int64], support: NDArray[np.int64], labels: Sequence[str]
+    right: NDArray[np.int64],
+    answered: NDArray[np.int64],
+    support: NDArray[np.int64],
+    labels: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and expected rows (support) of each label."""
+    """Precision, recall, F1 and expected rows (support) of each label, from counts [labels]."""
     return [
         {
             "label": label,
-            "precision": float(right / answered) if answered else None,
-            "recall": float(right / rows) if rows else None,
-            "f1": float(2 * right / (answered + rows)) if answered + rows else None,
+            "precision": float(hits / given) if given else None,
+            "recall": float(hits / rows) if rows else None,
+            "f1": float(2 * hits / (given + rows)) if given + rows else None,
             "support": int(rows),
         }
-        for label, right, answered, rows in zip(
-            labels, confusion.diagonal(), confusion.sum(axis=0), support, strict=True
-        )
+        for label, hits, given, rows in zip(labels, right, answered, support, strict=True)
     ]
 
 
-def _reliability(
-    wanted: NDArray[np.int64], answered: NDArray[np.int64], probabilities: NDArray[np.float64]
-) -> list[dict[str, Any]]:
+def _reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """The bins (low, high] that hold rows: how sure the answers were and how many were right."""
-    confidence = probabilities[np.arange(len(answered)), answered]
-    confidence = np.where(answered >= 0, confidence, 0.0)
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     return [
         {
@@ -97,7 +162,7 @@ def _reliability(
             "high": (index + 1) / BINS,
             "rows": int(here.sum()),
             "confidence": float(confidence[here].mean()),
-            "accuracy": float((wanted == answered)[here].mean()),
+            "accuracy": float(right[here].mean()),
         }
         for index in range(BINS)
         if (here := bins == index).any()

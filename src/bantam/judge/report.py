@@ -38,6 +38,8 @@ def report(run: Json) -> str:
     models, stages = report_verdict.models(verdict), loose.rows(run.get("ledger"))
     scores = loose.part(loose.part(verdict.get("model")).get("scores"))
     per_class = loose.rows(scores.get("per_class"))
+    multi = loose.number(scores.get("micro_f1")) is not None
+    even = math.log(max(len(per_class), 1))
     return _template().render(
         task=verdict.get("task") or run.get("name") or "A run",
         verdict=verdict,
@@ -51,12 +53,13 @@ def report(run: Json) -> str:
         costs=report_verdict.costs(models, metric),
         confusion=report_verdict.confusion(per_class, loose.items(scores.get("confusion"))),
         per_class=report_verdict.by_label(per_class),
-        reliability=report_verdict.reliability(scores),
-        even_odds=math.log(max(len(per_class), 1)),
+        reliability=report_verdict.reliability(scores, multi),
+        multi=multi,
+        even_odds=len(per_class) * math.log(2) if multi else even,
         training=report_run.training(loose.rows(run.get("metrics"))),
         plan=report_run.pairs(plan),
         data=report_run.data(loose.part(run.get("text")), loose.part(run.get("lock"))),
-        mistakes=loose.rows(run.get("mistakes")),
+        mistakes=report_verdict.mistakes(loose.rows(run.get("mistakes")), multi),
         ledger=report_run.ledger(stages),
         spent=report_run.spent(stages),
         proof=loose.rows(run.get("proof")),
@@ -100,12 +103,13 @@ def _mistakes(predictions: Path) -> list[Json]:
     texts = polars.scan_parquet(predictions.parents[1] / "text" / "test.parquet").select(
         "id", "file", "row", polars.col("input").str.slice(0, loose.LONGEST)
     )
+    answers = polars.scan_parquet(predictions)
+    if "probability" not in answers.collect_schema():
+        answers = answers.with_columns(probability=polars.col("probabilities").list.max())
     return (
-        polars.scan_parquet(predictions)
-        .filter(
+        answers.filter(
             polars.col("model") == "ours", polars.col("answer").ne_missing(polars.col("expected"))
         )
-        .with_columns(probability=polars.col("probabilities").list.max())
         .sort("probability", "id", descending=[True, False], nulls_last=True)
         .select("id", "expected", "answer", "probability")
         .head(MISTAKES)

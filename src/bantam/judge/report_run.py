@@ -146,11 +146,15 @@ def _use(split: str, of_it: Json) -> str:
 def _data_notes(report: Json) -> list[str]:
     """What was done to labels that contradict each other or are written in several ways."""
     notes = []
+    if counts := loose.part(report.get("labels_a_row")):
+        told = "; ".join(f"{words.count(rows)} with {count}" for count, rows in counts.items())
+        notes.append(f"rows by how many labels they have: {told}")
     contradictions = loose.part(report.get("contradictions"))
     if texts := loose.number(contradictions.get("texts")):
         rule = contradictions.get("rule")
+        what = "set of labels" if counts else "label"
         notes.append(
-            f"{words.count(texts)} texts had more than one label; the rule for them: {rule}"
+            f"{words.count(texts)} texts had more than one {what}; the rule for them: {rule}"
         )
     if merged := loose.part(report.get("merged_labels")):
         shown = ", ".join(f'"{one}" as "{other}"' for one, other in list(merged.items())[:10])

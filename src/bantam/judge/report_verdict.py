@@ -10,6 +10,7 @@ from typing import Any
 
 from bantam.judge import charts, loose, words
 from bantam.judge.loose import Json
+from bantam.kinds import several
 
 PAIRS = 10  # how many of the pairs most often confused
 CELLS = 20  # labels in the confusion matrix, and in the first part of the table per label
@@ -45,7 +46,9 @@ def headline(metric: str, models: Sequence[Json], rows: float | None) -> str:
     if ours is None:
         return "This run has no verdict yet: it has not been judged."
     score = words.percent(ours["score"])
-    said = f"{score} right" if metric == "accuracy" else f"{score} {metric}"
+    multi = loose.number(loose.part(ours.get("scores")).get("micro_f1")) is not None
+    right = "with every label right" if multi else "right"
+    said = f"{score} {right}" if metric == "accuracy" else f"{score} {metric}"
     said += f" on {words.count(rows)} unseen rows" if rows else ""
     names = {
         outcome: [model["name"] for model in models if model["outcome"] == outcome]
@@ -98,6 +101,16 @@ def tiles(verdict: Json, metric: str) -> list[Json]:
             "limit": wanted.get("memory"),
         },
     ]
+    scores = loose.part(ours.get("scores"))
+    if loose.number(scores.get("micro_f1")) is not None:
+        tiles[0] |= {"name": "whole set right", "more": ""}
+        f1 = {
+            "name": "micro F1 of the labels",
+            "value": words.decimals(scores.get("micro_f1"), 3),
+            "note": f"macro F1 {words.decimals(scores.get('macro_f1'), 3)}",
+            "more": "every label counts alike in macro F1",
+        }
+        tiles.insert(1, f1)
     return [tile for tile in tiles if tile["value"] != words.NONE]
 
 
@@ -213,8 +226,8 @@ def by_label(per_class: Sequence[Json]) -> list[Json]:
     return sorted(rows, key=lambda row: -(loose.number(row.get("support")) or 0))
 
 
-def reliability(scores: Json) -> Json | None:
-    """Bins with rows in them."""
+def reliability(scores: Json, multi: bool) -> Json | None:
+    """Bins with rows in them; of each label's probability if a text may have several."""
     bins = [
         (said, right, int(count))
         for one in loose.rows(scores.get("reliability"))
@@ -222,4 +235,16 @@ def reliability(scores: Json) -> Json | None:
         and (right := loose.number(one.get("accuracy"))) is not None
         and (count := loose.number(one.get("rows")) or 0) > 0
     ]
-    return {"chart": charts.reliability(bins), **scores} if bins else None
+    axes = ("probability of a label", "share of rows that it applies to") if multi else ()
+    return {"chart": charts.reliability(bins, *axes), **scores} if bins else None
+
+
+def mistakes(rows: Sequence[Json], multi: bool) -> list[Json]:
+    """The wrong answers; sets of labels as people write them."""
+    if not multi:
+        return list(rows)
+    return [row | {key: _written(row.get(key)) for key in ("expected", "answer")} for row in rows]
+
+
+def _written(labels: object) -> str:
+    return str(labels).replace(several.SEPARATOR, ", ") if labels else "no label"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from bantam.errors import JobFailed
 from bantam.judge import statistics
-from bantam.judge.metrics import classification
+from bantam.judge.metrics import classification, label_sets
 
 OURS = "ours"
 NO_LANGUAGE_MODEL = ("majority", "tfidf")
@@ -72,13 +72,18 @@ class Bin(Part):
 
 
 class Scores(Part):
-    accuracy: float
+    accuracy: float = Field(description="with several labels a text: of the whole set")
     macro_f1: float
+    micro_f1: Number = Field(None, description="with several labels a text, else null")
     ece: Number
     log_loss: Number
     per_class: list[LabelScore]
-    confusion: list[list[int]] = Field(description="rows expected, columns answered")
-    reliability: list[Bin] | None
+    confusion: list[list[int]] = Field(
+        description="rows expected, columns answered; empty with several labels a text"
+    )
+    reliability: list[Bin] | None = Field(
+        description="by the answer's probability; with several labels a text by each label's"
+    )
 
 
 class System(Part):
@@ -138,13 +143,15 @@ def verdict(
     data: Mapping[str, Any],
     *,
     seed: int,
+    multi: bool = False,
 ) -> dict[str, Any]:
     """The contract above as plain data, ready for JSON.
 
     `predictions` has the columns of docs/architecture.md and the model "ours"; a null answer is a
     wrong one. `systems` maps a model's name to its file, sha256, latency_p50_ms, latency_p95_ms,
     items_per_second, peak_memory_bytes and bytes, each or all of which may be missing. `limits` are
-    in bytes (size, memory) and milliseconds (latency).
+    in bytes (size, memory) and milliseconds (latency). With `multi` expected and answered are sets
+    of labels, as `kinds.several.joined` writes them.
 
     Raises JobFailed unless every model answered the same rows once; BadInput as `classification`.
     """
@@ -162,14 +169,14 @@ def verdict(
     # A row without a group is a group of its own.
     groups = ours.select(pl.coalesce("group", "id")).to_series().to_list()
     right = {name: _right(table) for name, table in [(OURS, ours), *tables.items()]}
-    model = _system(OURS, ours, labels, systems.get(OURS), groups, seed)
+    model = _system(OURS, ours, labels, systems.get(OURS), groups, seed, multi)
     pairs = {
         name: statistics.paired(right[OURS], right[name], groups, seed=seed) for name in tables
     }
     p_values = statistics.holm([pair.p_value for pair in pairs.values()])
     rivals = [
         {
-            **_system(name, tables[name], labels, systems.get(name), groups, seed),
+            **_system(name, tables[name], labels, systems.get(name), groups, seed, multi),
             "difference": pair.difference,
             "difference_low": pair.low,
             "difference_high": pair.high,
@@ -225,15 +232,17 @@ def _system(
     measured: Mapping[str, Any] | None,
     groups: Sequence[str],
     seed: int,
+    multi: bool,
 ) -> dict[str, Any]:
     right = _right(table)
+    scored = label_sets if multi else classification
     low, high = statistics.bootstrap_interval(right, groups, seed=seed)
     return {
         "name": name,
         "score": float(right.mean()),
         "score_low": low,
         "score_high": high,
-        "scores": classification(
+        "scores": scored(
             table["expected"].to_list(),
             table["answer"].fill_null("").to_list(),
             _probabilities(table["probabilities"], len(labels)),
@@ -275,9 +284,12 @@ def _sentence(
     limits: Sequence[Mapping[str, Any]],
 ) -> str:
     """The verdict in plain words: the scores in one sentence, what to beware of after it."""
+    what, more, micro = "right", "", model["scores"]["micro_f1"]
+    if micro is not None:
+        what, more = "right with all their labels and no other", f"; micro-F1 {micro:.3f}"
     score = (
-        f"The model got {model['score']:.1%} of {rows:,} unseen rows right (95% interval "
-        f"{model['score_low']:.1%} to {model['score_high']:.1%})"
+        f"The model got {model['score']:.1%} of {rows:,} unseen rows {what} (95% interval "
+        f"{model['score_low']:.1%} to {model['score_high']:.1%}{more})"
     )
     contests = [
         f"{verb} {_and([_against(rival) for rival in rivals if rival['outcome'] == outcome])}"

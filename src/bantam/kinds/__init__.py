@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from bantam.errors import BadInput
+from bantam.kinds.several import SEPARATOR
 
-ELSEWHERE = ("kind", "labels", "temperature")  # keys of their own
+ELSEWHERE = ("kind", "labels", "temperature", "thresholds")  # keys of their own
 
 Segment = tuple[str, bool]  # a piece of a prompt, and whether control tokens in it are meant
 Encode = Callable[[list[Segment]], list[int]]
@@ -34,6 +35,8 @@ class Task:
     max_text_tokens: int  # a longer text is cut at its end
     one_token: bool = False  # each label is answered by one token of its own, not by its words
     temperature: float = 1.0  # what the model's certainty is divided by, found on validation
+    multi: bool = False  # a text may have several labels or none
+    thresholds: tuple[float, ...] = ()  # only if multi: from when on each label is given
 
     def prompt(self, encode: Encode, text: str) -> list[int]:
         """Token ids of the prompt for one text."""
@@ -42,11 +45,15 @@ class Task:
 
 
 class Answer(NamedTuple):
-    """One place where an example is learned from: after `position`, candidate number `target`."""
+    """One place where an example is learned from: after `position`, candidate number `target`.
+
+    Where `target` is several numbers (or none), each candidate but the last is a question of its
+    own: does it come rather than the last one?
+    """
 
     position: int
     candidates: tuple[int, ...]
-    target: int
+    target: int | tuple[int, ...]
 
 
 class Example(NamedTuple):
@@ -66,7 +73,9 @@ def to_metadata(task: Task) -> dict[str, Any]:
         "bantam.prompt": json.dumps(
             {k: v for k, v in asdict(task).items() if k not in ELSEWHERE}, ensure_ascii=False
         ),
-        "bantam.calibration": json.dumps({"temperature": task.temperature}),
+        "bantam.calibration": json.dumps(
+            {"temperature": task.temperature, "thresholds": list(task.thresholds)}
+        ),
     }
 
 
@@ -97,6 +106,8 @@ def from_metadata(metadata: Mapping[str, Any], origin: object) -> Task | None:
             max_text_tokens=prompt["max_text_tokens"],
             one_token=prompt.get("one_token", False) is True,
             temperature=float(calibration.get("temperature", 1.0)),
+            multi=prompt.get("multi", False) is True,
+            thresholds=tuple(_list(calibration.get("thresholds", []))),
         )
         if task.kind != "classify" or not 2 <= len(labels) == len(set(labels)):
             raise ValueError(f"kind {task.kind!r} with the labels {labels!r:.80}")
@@ -106,6 +117,12 @@ def from_metadata(metadata: Mapping[str, Any], origin: object) -> Task | None:
             raise ValueError(f"max_text_tokens is {task.max_text_tokens!r:.80}")
         if not 0 < task.temperature < math.inf:
             raise ValueError(f"the temperature is {task.temperature!r:.80}")
+        if len(task.thresholds) != (len(labels) if task.multi else 0):
+            raise ValueError(f"{len(labels)} labels, {len(task.thresholds)} thresholds")
+        if not all(type(t) in (int, float) and 0 <= t <= 1 for t in task.thresholds):
+            raise ValueError(f"the thresholds are {task.thresholds!r:.80}")
+        if task.multi and (not task.one_token or any(SEPARATOR in label for label in labels)):
+            raise ValueError("several labels a text, but not one token a label or a | in one")
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(
             f"{origin}: its bantam.* keys are broken ({error!r})", "pack the model again"

@@ -1,11 +1,12 @@
-"""kind = "classify": one label of a fixed set for a text.
+"""kind = "classify": one label of a fixed set for a text, or all that apply (`multi`).
 
 The model answers with the label's own words after the prompt. Labels are spelled as a tree of
 tokens: at each branch the next token's probabilities are renormalised over the branches, and a
 label's probability is the product along its path. One pass decides when first tokens differ; labels
 that share them cost one more batched pass a shared branch. A model that is tuned anyway may answer
 with one token of its own for each label instead (`one_token`): one pass, however many labels.
-Training, judging and serving use this one rule, with any model.
+With several labels a text (`multi`) one more token stands for "none": a label applies with the
+probability that its token has against that one. Training, judging and serving use these rules.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from string import ascii_letters, ascii_uppercase
 
 from bantam.errors import BadInput
 from bantam.kinds import Answer, Choose, Encode, Example, Task
+from bantam.kinds.several import EVEN, parted
 
 CUE = "Text: "  # what stands before a text in a prompt
 NEGLIGIBLE = 1e-6  # a branch less likely than this is shared out evenly instead of looked into
@@ -32,9 +34,10 @@ class Branch:
 class LabelTree:
     branches: tuple[Branch, ...]  # parents before children
     paths: tuple[tuple[tuple[int, int], ...], ...]  # per label: (branch, candidate) to its end
+    multi: bool = False  # the last candidate of the one branch stands for no label
 
 
-def task(name: str, instruction: str, labels: Sequence[str]) -> Task:
+def task(name: str, instruction: str, labels: Sequence[str], multi: bool = False) -> Task:
     """A classification task with the minimal prompt: instruction, text, a cue for the answer."""
     head = instruction.strip() or "Label this text."
     return Task(
@@ -46,14 +49,24 @@ def task(name: str, instruction: str, labels: Sequence[str]) -> Task:
         after=(("\nAnswer:", False),),
         answer=" {}",
         max_text_tokens=512,
+        one_token=multi,
+        multi=multi,
+        thresholds=(EVEN,) * len(labels) if multi else (),
     )
 
 
-def labels_of(train: Iterable[str], judged: Mapping[str, Iterable[str]]) -> list[str]:
-    """The labels to learn, in order. Raises BadInput when a split to judge by has another one."""
-    learned = set(train)
+def labels_of(
+    train: Iterable[str], judged: Mapping[str, Iterable[str]], multi: bool = False
+) -> list[str]:
+    """The labels to learn, in order; with `multi` those of all sets. Raises BadInput when a split
+    to judge by has another one."""
+
+    def single(outputs: Iterable[str]) -> set[str]:
+        return {label for one in set(outputs) for label in parted(one)} if multi else set(outputs)
+
+    learned = single(train)
     for split, found in judged.items():
-        if unknown := sorted(set(found) - learned):
+        if unknown := sorted(single(found) - learned):
             raise BadInput(
                 f'the {split} rows hold the label "{unknown[0]}", which no training row has',
                 f"add examples of it to data.examples, or leave it out of data.{split}",
@@ -75,7 +88,8 @@ def label_tree(task: Task, encode: Encode, end: int) -> LabelTree:
     """
     if task.one_token:
         own = label_tokens(task, encode)
-        return LabelTree((Branch((), tuple(own)),), tuple(((0, i),) for i in range(len(own))))
+        ends = tuple(((0, number),) for number in range(len(task.labels)))
+        return LabelTree((Branch((), tuple(own)),), ends, task.multi)
     spelled = [(*encode([(task.answer.format(label), False)]), end) for label in task.labels]
     branches: list[Branch] = []
     paths: list[list[tuple[int, int]]] = [[] for _ in spelled]
@@ -103,11 +117,12 @@ def label_tree(task: Task, encode: Encode, end: int) -> LabelTree:
 
 def label_tokens(task: Task, encode: Encode) -> list[int]:
     """One token for each label that stands for no other: the first of its own words that is free,
-    else of letters. Raises BadInput when the labels outnumber what letters can spell."""
+    else of letters. If `multi` one more, for no label. Raises BadInput when the labels outnumber
+    what letters can spell."""
     letters = (f"{a}{b}" for a in ("", *ascii_uppercase) for b in ascii_letters)
     spare = (token for text in letters for token in encode([(f" {text}", False)]))
     taken: dict[int, None] = {}
-    for label in task.labels:
+    for label in (*task.labels, "none") if task.multi else task.labels:
         words = encode([(task.answer.format(label), False)])
         free = next((i for i in chain(words, spare) if i not in taken), None)
         if free is None:
@@ -119,19 +134,38 @@ def label_tokens(task: Task, encode: Encode) -> list[int]:
     return list(taken)
 
 
-def calibrated(rows: Sequence[Sequence[float]], temperature: float) -> list[list[float]]:
-    """Probabilities as the logits divided by the temperature would give them (Guo et al. 2017)."""
-    found = []
-    for row in rows:
-        powers = [share ** (1 / temperature) for share in row]
-        total = sum(powers)
-        found.append([power / total for power in powers])
-    return found
+def calibrated(
+    rows: Sequence[Sequence[float]], temperature: float, multi: bool = False
+) -> list[list[float]]:
+    """Probabilities as the logits divided by the temperature would give them (Guo et al. 2017).
+
+    With `multi` each is one of two: that the label applies, or that it does not.
+    """
+    if multi:
+        return [[_scaled([p, 1 - p], temperature)[0] for p in row] for row in rows]
+    return [_scaled(row, temperature) for row in rows]
+
+
+def _scaled(shares: Sequence[float], temperature: float) -> list[float]:
+    powers = [share ** (1 / temperature) for share in shares]
+    total = sum(powers)
+    return [power / total for power in powers]
+
+
+def chosen(task: Task, row: Sequence[float]) -> list[int]:
+    """Which labels calibrated probabilities mean: the likeliest, or if `multi` all from their
+    thresholds on."""
+    if task.multi:
+        return [n for n, (p, t) in enumerate(zip(row, task.thresholds, strict=True)) if p >= t]
+    return [max(range(len(row)), key=row.__getitem__)]
 
 
 def example(task: Task, tree: LabelTree, encode: Encode, text: str, label: str) -> Example:
     """A training example: the prompt, as much of the answer as decides, and where it is decided."""
     ids = task.prompt(encode, text)
+    if tree.multi:
+        applying = tuple(task.labels.index(one) for one in parted(label))
+        return Example(ids, [Answer(len(ids) - 1, tree.branches[0].candidates, applying)])
     answers: list[Answer] = []
     prefix: tuple[int, ...] = ()
     for number, target in tree.paths[task.labels.index(label)]:
@@ -143,7 +177,11 @@ def example(task: Task, tree: LabelTree, encode: Encode, text: str, label: str) 
 def probabilities(
     choose: Choose, tree: LabelTree, prompts: Sequence[list[int]]
 ) -> list[list[float]]:
-    """P(label | prompt) for each prompt, in the order of the task's labels; rows sum to one."""
+    """P(label | prompt) for each prompt, in the order of the task's labels; rows sum to one,
+    unless the labels are each a question of their own (`multi`)."""
+    if tree.multi:
+        asked = choose(prompts, [list(tree.branches[0].candidates)] * len(prompts))
+        return [[_against(share, row[-1]) for share in row[:-1]] for row in asked]
     rows = [[1.0] * len(tree.paths) for _ in prompts]
     for number, branch in enumerate(tree.branches):
         below = {
@@ -164,3 +202,8 @@ def probabilities(
             for label, candidate in below.items():
                 row[label] *= share[candidate]
     return rows
+
+
+def _against(share: float, none: float) -> float:
+    """The sigmoid of the difference of two logits, from their shares; what rounds to 0 loses."""
+    return share / (share + none) if share else 0.0

@@ -1,15 +1,18 @@
 """The proof that a packed file behaves like the weights it was made from.
 
 Compared are the ids of the prompts and the label probabilities, ours in torch and the runtime's on
-the packed file, on validation rows. A bound that is passed over is a failed pack.
+the packed file, on validation rows. With several labels a text an answer is the same when every
+label's probability is on the same side of its threshold. A bound that is passed over is a failed
+pack.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bantam.kinds import classify
+from bantam.kinds import Task, classify
 from bantam.model import Model
 from bantam.nets.choose import choose
 from bantam.nets.decoder import Decoder
@@ -35,8 +38,7 @@ def prove(decoder: Decoder, packed: Model, texts: Sequence[str]) -> list[dict[st
     # Control tokens off: what the runtime reads in these texts must be what we read in them.
     told = sum(packed.runtime.tokenize(t, False) == packed.encode([(t, False)]) for t in texts)
     moved = float(np.abs(trained - shipped).mean())
-    chosen = np.take_along_axis(trained, shipped.argmax(1)[:, None], axis=1)[:, 0]
-    same = float((chosen >= trained.max(1) - TIE).mean())
+    same = float(_same(task, trained, shipped).mean())
     return [
         {
             "check": "texts that give the runtime the same token ids",
@@ -57,3 +59,21 @@ def prove(decoder: Decoder, packed: Model, texts: Sequence[str]) -> list[dict[st
             "passed": same >= SAME_BOUND,
         },
     ]
+
+
+def _same(
+    task: Task, trained: NDArray[np.float64], shipped: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Whether both mean the same answer, ties apart, [rows]; both are [rows, labels]."""
+    if not task.multi:
+        chosen = np.take_along_axis(trained, shipped.argmax(1)[:, None], axis=1)[:, 0]
+        alike: NDArray[np.bool_] = chosen >= trained.max(1) - TIE
+        return alike
+    ours, theirs = (
+        np.array(classify.calibrated(rows.tolist(), task.temperature, multi=True))
+        for rows in (trained, shipped)
+    )
+    bounds = np.array(task.thresholds)
+    tie = np.abs(ours - bounds) <= TIE
+    same: NDArray[np.bool_] = (((ours >= bounds) == (theirs >= bounds)) | tie).all(axis=1)
+    return same

@@ -8,10 +8,15 @@ without a split are compared among themselves; val and test files are used as th
 
 import hashlib
 import unicodedata
+from collections import Counter
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+
+from bantam.errors import BadInput
+from bantam.kinds import several
+from bantam.text import read
 
 KEPT = pl.col("reason").is_null()
 POOL = KEPT & pl.col("split").is_null()
@@ -33,10 +38,10 @@ def mark(frame: pl.DataFrame, where: pl.Expr, reason: str) -> pl.DataFrame:
     )
 
 
-def missing(frame: pl.DataFrame, none: str | None = None) -> pl.DataFrame:
+def missing(frame: pl.DataFrame, none: str | None = None, multi: bool = False) -> pl.DataFrame:
     """Outer white space goes; rows without a text or a label are marked.
 
-    With `none`, rows without a label have this one.
+    With `none`, rows without a label have this one. With `multi` they are no fault.
     """
     for column in ("input", "output", "group"):
         stripped = pl.col(column).str.strip_chars()
@@ -44,7 +49,7 @@ def missing(frame: pl.DataFrame, none: str | None = None) -> pl.DataFrame:
     if none is not None:
         frame = frame.with_columns(pl.col("output").fill_null(none))
     frame = mark(frame, pl.col("input").is_null(), "no text")
-    return mark(frame, pl.col("output").is_null(), "no label")
+    return frame if multi else mark(frame, pl.col("output").is_null(), "no label")
 
 
 def merge_labels(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -52,14 +57,68 @@ def merge_labels(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
 
     Gives the frame and {spelling that went: spelling that stays}.
     """
-    counts = frame.filter(KEPT).group_by("output").len()
+    counts = dict(frame.filter(KEPT).group_by("output").len().iter_rows())
+    merged = _spellings(counts)
+    return frame.with_columns(pl.col("output").replace(merged)), merged
+
+
+def _spellings(counts: dict[str, int]) -> dict[str, str]:
+    """{a spelling: the commonest of the same label}, but for those that stay."""
     commonest: dict[str, str] = {}
     merged = {}
-    for label in counts.sort("len", "output", descending=[True, False])["output"]:
+    for label in sorted(counts, key=lambda label: (-counts[label], label)):
         stays = commonest.setdefault(normalised(label), label)
         if stays != label:
             merged[label] = stays
-    return frame.with_columns(pl.col("output").replace(merged)), merged
+    return merged
+
+
+def label_sets(
+    frame: pl.DataFrame, separator: str, none: str | None = None
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Cells of several labels, as text with a separator or as `read.table` writes lists, become
+    sets as `several.joined` writes them; a cell without a label is the empty set, or `none`.
+
+    Spellings of each label are merged as by `merge_labels`, and told likewise. Raises BadInput for
+    a label that holds the mark that is put between labels.
+    """
+    cells = frame.filter(KEPT)["output"].value_counts().drop_nulls()
+    sets = {cell: _labels_in(cell, separator) or [none or ""] for cell, _ in cells.iter_rows()}
+    counts: Counter[str] = Counter()
+    for cell, rows in cells.iter_rows():
+        counts.update(dict.fromkeys(sets[cell], rows))
+    bad = next((label for label in sorted(counts) if several.SEPARATOR in label), None)
+    if bad is not None:
+        cell = next(cell for cell, labels in sets.items() if bad in labels)
+        first = frame.filter(pl.col("output") == cell).row(0, named=True)
+        raise BadInput(
+            f'{first["file"]}, row {first["row"]}: the label "{bad}" holds "{several.SEPARATOR}", '
+            "which Bantam itself puts between labels",
+            f'write it without, or say data.separator = "{several.SEPARATOR}" if it stands between '
+            "labels",
+        )
+    merged = _spellings(counts)
+    written = {
+        cell: several.joined(merged.get(label, label) for label in labels)
+        for cell, labels in sets.items()
+    }
+    empty = pl.lit(none or "")
+    output = pl.col("output").replace(written).fill_null(empty)
+    return frame.with_columns(output), merged
+
+
+def _labels_in(cell: str, separator: str) -> list[str]:
+    mark = separator.strip() or separator  # ", " also stands at the end of a cell, as ","
+    parts = cell.split(read.ITEM if read.ITEM in cell else mark)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def single(outputs: pl.Series, multi: bool) -> pl.Series:
+    """The labels one by one: of each set (`multi`) all that it holds, else the series itself."""
+    if not multi:
+        return outputs
+    parts = outputs.str.split(several.SEPARATOR).explode()
+    return parts.filter(parts != "")
 
 
 def identify(frame: pl.DataFrame) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,10 +21,16 @@ FEWEST_ROWS = 10  # below, nothing can be said to repeat
 TEST_ROWS, VAL_ROWS = 800, 400  # enough to tell models about 4 points apart, and soon judged
 INPUT_NAMES = "text review comment message sentence content body description title question tweet"
 OUTPUT_NAMES = "label class category target sentiment output answer intent topic tag section team"
+OUTPUT_NAMES += " classes categories genre"
 GROUP_NAMES = "group user author customer client patient speaker thread conversation session"
 GROUP_NAMES += " document doc review source product url"
 
-Kind = Literal["text", "words", "number", "id", "constant", "empty"]
+SEPARATORS = "|;,"  # that are looked for between the labels of a cell
+LEAST_SEVERAL = 0.02  # share of the cells with several labels, below which the mark is an accident
+LEAST_ALONE = 0.5  # share of the labels in such cells that are the whole of another cell elsewhere
+LABEL_WORDS = 4  # most words of one of several labels
+
+Kind = Literal["text", "words", "number", "id", "constant", "empty", "list"]
 
 
 @dataclass(frozen=True)
@@ -36,14 +43,16 @@ class Column:
     missing: int
     samples: list[str]
     remark: str = ""
+    separator: str | None = None  # between the labels of a cell, where it seems to hold several
 
 
 @dataclass(frozen=True)
 class Guess:
-    """The column for a role (None: no column), and why."""
+    """The column for a role (None: no column), and why; several labels are between `separator`."""
 
     column: str | None
     reason: str
+    separator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ def look(path: Path) -> Look:
     names = [name for name in read.names(path) if name]
     names = [name for name in names if names.count(name) == 1]
     at = {name: f"c{number}" for number, name in enumerate(names)}
-    table = read.table(path, {short: name for name, short in at.items()}, MOST_ROWS)
+    wanted = {short: name for name, short in at.items()}
+    table = read.table(path, wanted, MOST_ROWS, lists=wanted)
     frame = table.frame.filter(pl.col("reason").is_null()).select(
         pl.col(short).str.strip_chars().replace("", None).alias(name) for name, short in at.items()
     )
@@ -87,9 +97,10 @@ def look(path: Path) -> Look:
     text = _guess_input(path, frame, columns)
     label = _guess_output(path, frame, columns, text)
     group = _guess_group(frame, columns, text, label)
-    rows, merged = _cleaned(frame, text, label, group)
+    rows, merged = _cleaned(path, frame, text, label, group)
     kept = rows.filter(clean.KEPT)
-    if kept["output"].n_unique() < 2:
+    multi = label.separator is not None
+    if clean.single(kept["output"], multi).n_unique() < 2:
         raise BadInput(
             f'{path}: fewer than two labels are left in column "{label.column}" without '
             "duplicates and contradictions",
@@ -106,7 +117,7 @@ def look(path: Path) -> Look:
         input=text,
         output=label,
         group=group,
-        labels=label_counts(kept),
+        labels=label_counts(kept, multi),
         merged_labels=merged,
         characters=quantiles(kept["input"].str.len_chars()),
         words=quantiles(kept["input"].str.count_matches(r"\S+")),
@@ -132,12 +143,14 @@ def write_recipe(look: Look, path: Path) -> str:
         f"name = {_quoted(recipe.default_name(look.path))}",
         'kind = "classify"',
         "# The question that the model is asked about every text.",
-        f"instruction = {_quoted(f'Which {look.output.column} fits this {look.input.column}?')}",
+        f"instruction = {_quoted(_question(look))}",
+        *_several(look.output),
         "",
         "[data]",
         f"examples = [{_quoted(source)}]",
         f"input = {_quoted(look.input.column)}  # {look.input.reason}",
         f"output = {_quoted(look.output.column)}  # {look.output.reason}",
+        *_separated(look),
         f"# {len(look.labels)} labels: {labels}" + (f" and {more} more" if more > 0 else ""),
     ]
     lines += [f"# {_quoted(old)} counts as {_quoted(new)}" for old, new in _few(look.merged_labels)]
@@ -169,6 +182,33 @@ def write_recipe(look: Look, path: Path) -> str:
     if remarks:
         lines += ["# Other columns:", *remarks, ""]
     return "\n".join(lines)
+
+
+def _question(look: Look) -> str:
+    column = look.output.column or ""
+    fit = "fit" if look.output.separator and column.endswith("s") else "fits"
+    return f"Which {column} {fit} this {look.input.column}?"
+
+
+def _several(label: Guess) -> list[str]:
+    if label.separator is None:
+        return []
+    what = (
+        "lists" if label.separator == read.ITEM else f"labels with {label.separator} between them"
+    )
+    return [f"multi = true  # a text may have several labels or none: cells hold {what}"]
+
+
+def _separated(look: Look) -> list[str]:
+    mark, lines = look.output.separator, []
+    if mark is None:
+        return []
+    if mark != read.ITEM:
+        lines.append(f"separator = {_quoted(mark)}  # between the labels of a cell")
+    empty = next(c.missing for c in look.columns if c.name == look.output.column)
+    if empty:
+        lines.append(f"# {empty} rows have no label: from them it learns when none applies")
+    return lines
 
 
 def describe(look: Look) -> str:
@@ -206,13 +246,48 @@ def describe(look: Look) -> str:
 def _column(values: pl.Series) -> Column:
     present = values.drop_nulls()
     distinct = present.n_unique()
+    kind, separator = _kind(present, distinct), _separator(present)
+    if separator:
+        distinct = len(_labels(present, separator))
     return Column(
         name=values.name,
-        kind=_kind(present, distinct),
+        kind="list" if separator == read.ITEM else kind,
         distinct=distinct,
         missing=values.null_count(),
         samples=present.unique(maintain_order=True).head(3).to_list(),
+        separator=separator,
     )
+
+
+def _separator(present: pl.Series) -> str | None:
+    """What stands between the labels of a column's cells, if it is plain that they hold several.
+
+    It is where labels repeat, are short, come in varying number, and mostly stand alone as well:
+    "Portland, Oregon" is no two labels.
+    """
+    if present.str.contains(read.ITEM, literal=True).any():
+        return read.ITEM
+    for mark in SEPARATORS:
+        cells = present.filter(present.str.contains(mark, literal=True))
+        if len(cells) < max(2, LEAST_SEVERAL * len(present)):
+            continue
+        beginning = _labels(cells.head(100), mark)
+        if any(len(label.split()) > LABEL_WORDS for label in beginning):
+            continue
+        alone = set(present.filter(~present.str.contains(mark, literal=True)))
+        labels, within = _labels(present, mark), _labels(cells, mark)
+        known = sum(count for label, count in within.items() if label in alone)
+        short = all(len(label.split()) <= LABEL_WORDS for label in labels)
+        repeat = 2 <= len(labels) <= min(MOST_LABELS, labels.total() // 5)
+        if short and repeat and known >= LEAST_ALONE * within.total():
+            return mark
+    return None
+
+
+def _labels(present: pl.Series, separator: str) -> Counter[str]:
+    """How often each label stands in the cells."""
+    parts = present.str.split(separator).explode().str.strip_chars()
+    return Counter(parts.filter(parts != ""))
 
 
 def _kind(present: pl.Series, distinct: int) -> Kind:
@@ -236,7 +311,9 @@ def _hint(name: str, hints: str) -> bool:
 
 def _guess_input(path: Path, frame: pl.DataFrame, columns: list[Column]) -> Guess:
     candidates = [
-        c for c in columns if c.kind in ("text", "words") and c.distinct > 0.1 * frame.height
+        c
+        for c in columns
+        if c.kind in ("text", "words") and not c.separator and c.distinct > 0.1 * frame.height
     ]
     if not candidates:
         raise BadInput(
@@ -259,7 +336,9 @@ def _guess_output(path: Path, frame: pl.DataFrame, columns: list[Column], text: 
     candidates = [
         c
         for c in columns
-        if c.name != text.column and 2 <= c.distinct <= most and c.missing < 0.5 * frame.height
+        if c.name != text.column
+        and 2 <= c.distinct <= most
+        and (c.missing < 0.5 * frame.height or c.separator)
     ]
     if not candidates:
         raise BadInput(
@@ -269,14 +348,17 @@ def _guess_output(path: Path, frame: pl.DataFrame, columns: list[Column], text: 
     named = [c for c in candidates if _hint(c.name, OUTPUT_NAMES)]
     best = min(named or candidates, key=lambda c: (c.kind == "number", c.distinct))
     why = "its name says so, and " if named else ""
-    return Guess(best.name, f"{why}its {best.distinct} values repeat")
+    what = "labels, several a cell," if best.separator else "values"
+    return Guess(best.name, f"{why}its {best.distinct} {what} repeat", best.separator)
 
 
 def _guess_group(frame: pl.DataFrame, columns: list[Column], text: Guess, label: Guess) -> Guess:
     """Values that come in blocks, or whose name says so, many enough to be spread over splits."""
     labels = next(c.distinct for c in columns if c.name == label.column)
     for column in columns:
-        if column.name in (text.column, label.column) or column.kind in ("text", "id", "constant"):
+        if column.name in (text.column, label.column) or column.separator:
+            continue
+        if column.kind in ("text", "id", "constant"):
             continue
         values = frame[column.name]
         present = values.drop_nulls()
@@ -293,7 +375,7 @@ def _guess_group(frame: pl.DataFrame, columns: list[Column], text: Guess, label:
 
 
 def _cleaned(
-    frame: pl.DataFrame, text: Guess, label: Guess, group: Guess
+    path: Path, frame: pl.DataFrame, text: Guess, label: Guess, group: Guess
 ) -> tuple[pl.DataFrame, dict[str, str]]:
     """The same steps as the real run takes, with its rule for contradictions left at `drop`."""
     nothing = pl.lit(None, pl.String)
@@ -303,8 +385,14 @@ def _cleaned(
         (pl.col(group.column) if group.column else nothing).alias("group"),
         nothing.alias("split"),
         nothing.alias("reason"),
+        pl.lit(str(path)).alias("file"),
+        pl.int_range(1, pl.len() + 1).alias("row"),
     )
-    rows, merged = clean.merge_labels(clean.missing(rows))
+    rows = clean.missing(rows, multi=label.separator is not None)
+    if label.separator is None:
+        rows, merged = clean.merge_labels(rows)
+    else:
+        rows, merged = clean.label_sets(rows, label.separator)
     rows, _ = clean.contradictions(clean.identify(rows), "drop")
     return clean.duplicates(rows), merged
 

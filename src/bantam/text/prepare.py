@@ -33,38 +33,46 @@ def prepare(
     files: Sequence[Path],
     val_files: Sequence[Path] | None = None,
     test_files: Sequence[Path] | None = None,
+    multi: bool = False,
 ) -> Prepared:
     """Read, clean and split labelled rows; the files are those of `data`, already fetched.
+
+    With `multi` a cell may hold several labels, and the output of a row is their set as
+    `kinds.several.joined` writes it.
 
     Val and test files of their own are not split, thinned or deduplicated; what they share with the
     other rows leaves the others. BadInput when a file or column cannot be read, when there are not
     two labels, or when a split would be empty.
     """
     given = [(None, files), ("val", val_files), ("test", test_files)]
-    parts = [_read(data, part, name) for name, part in given if part]
+    parts = [_read(data, part, name, multi) for name, part in given if part]
     notes = [note for part in parts for note in part.notes]
-    frame = clean.missing(pl.concat(part.frame for part in parts), data.none)
-    frame, merged = clean.merge_labels(frame)
+    frame = clean.missing(pl.concat(part.frame for part in parts), data.none, multi)
+    if multi:
+        frame, merged = clean.label_sets(frame, data.separator, data.none)
+    else:
+        frame, merged = clean.merge_labels(frame)
     frame, contradictions = clean.contradictions(clean.identify(frame), data.conflicts)
     frame = clean.apart(clean.duplicates(frame))
-    _check(data, frame)
-    frame = _split(data, frame)
+    _check(data, frame, multi)
+    frame = _split(data, frame, multi)
     kept = frame.filter(clean.KEPT)
     splits = {name: kept.filter(pl.col("split") == name).select(COLUMNS) for name in SPLITS}
-    _check_splits(data, splits)
+    _check_splits(data, splits, multi)
     dropped = frame.filter(~clean.KEPT).select(*COLUMNS, "reason")
     return Prepared(
         **splits,
         dropped=dropped,
-        report=report(data, splits, dropped, merged, contradictions, notes),
+        report=report(data, splits, dropped, merged, contradictions, notes, multi),
     )
 
 
-def _read(data: Data, files: Sequence[Path], split_name: str | None) -> read.Table:
+def _read(data: Data, files: Sequence[Path], split_name: str | None, multi: bool) -> read.Table:
     columns = {"input": data.input, "output": data.output}
     frames, notes = [], []
     for path in files:
-        table = read.table(path, columns | ({"group": data.group} if data.group else {}))
+        wanted = columns | ({"group": data.group} if data.group else {})
+        table = read.table(path, wanted, lists=["output"] if multi else [])
         group = pl.col("group") if data.group else pl.lit(None, pl.String).alias("group")
         frames.append(
             table.frame.select(
@@ -81,37 +89,38 @@ def _read(data: Data, files: Sequence[Path], split_name: str | None) -> read.Tab
     return read.Table(pl.concat(frames), notes)
 
 
-def _check(data: Data, frame: pl.DataFrame) -> None:
+def _check(data: Data, frame: pl.DataFrame, multi: bool) -> None:
     """There must be something to learn: two labels, and fewer labels than half the rows."""
     pool = frame.filter(clean.POOL)
-    labels = pool["output"].n_unique()
+    single = clean.single(pool["output"], multi)
+    labels = single.n_unique()
     if labels < 2:
         reasons = frame.filter(~clean.KEPT)["reason"].value_counts(sort=True)
         lost = ", ".join(f"{count} {reason}" for reason, count in reasons.iter_rows())
-        only = f'only one label, "{pool["output"][0]}"' if labels else "no labelled text"
+        only = f'only one label, "{single[0]}"' if labels else "no labelled text"
         raise BadInput(
             f'column "{data.output}" leaves {only} in {pool.height} rows'
             + (f" (dropped: {lost})" if lost else ""),
             "a classifier needs rows of two labels: is data.output the right column?",
         )
-    if labels > pool.height / 2:
+    if labels > len(single) / 2:
         raise BadInput(
             f'column "{data.output}" has {labels} different labels in {pool.height} rows',
             "name a column whose values repeat as data.output, or give more rows of each label",
         )
 
 
-def _split(data: Data, frame: pl.DataFrame) -> pl.DataFrame:
+def _split(data: Data, frame: pl.DataFrame, multi: bool) -> pl.DataFrame:
     pool = frame.filter(clean.POOL)
     val = data.val if isinstance(data.val, float) else 0.0
     test = data.test if isinstance(data.test, float) else 0.0
-    chosen = split(pool, val, test, data.seed)
+    chosen = split(pool, val, test, data.seed, multi)
     where = pl.int_range(pl.len()).filter(clean.POOL)
     places = frame.select(where).to_series()
     return frame.with_columns(frame["split"].scatter(places, chosen))
 
 
-def _check_splits(data: Data, splits: dict[str, pl.DataFrame]) -> None:
+def _check_splits(data: Data, splits: dict[str, pl.DataFrame], multi: bool) -> None:
     for name, rows in splits.items():
         if rows.height:
             continue
@@ -123,7 +132,7 @@ def _check_splits(data: Data, splits: dict[str, pl.DataFrame]) -> None:
             "give more rows, larger shares in data.val and data.test, or files of their own there"
             + (", or take out data.group" if data.group else ""),
         )
-    if splits["train"]["output"].n_unique() < 2:
+    if clean.single(splits["train"]["output"], multi).n_unique() < 2:
         raise BadInput(
             "all rows left for training have one label",
             "give more rows" + (", or take out data.group" if data.group else ""),

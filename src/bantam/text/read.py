@@ -9,7 +9,7 @@ import csv
 import difflib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ SUFFIXES = {
 }
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 CHUNK = 50_000  # rows that are Python objects at one time
+ITEM = "\x1f"  # ends each item of a list, as ASCII's unit separator was meant to
 LARGEST_CELL = 10_000_000  # characters; a larger one is a quotation mark that is never closed
 LARGEST_JSON = 2**30  # bytes; .json must be parsed whole
 MOST_UNREADABLE = 0.1  # of the rows; beyond, the file is not what it seems to be
@@ -54,18 +55,24 @@ def names(path: Path) -> list[str]:
     return _open(path).names
 
 
-def table(path: Path, columns: Mapping[str, str], limit: int | None = None) -> Table:
+def table(
+    path: Path,
+    columns: Mapping[str, str],
+    limit: int | None = None,
+    lists: Collection[str] = (),
+) -> Table:
     """Read columns of a file, given as {name in the frame: name in the file}.
 
-    Numbers and booleans become the text that was written. Rows that cannot be read are kept as
-    empty ones with their reason. `limit` stops after about as many rows. BadInput: no such file,
-    format or column, an empty file, or more than a tenth of the rows unreadable.
+    Numbers and booleans become the text that was written. Cells of the columns `lists` (names in
+    the frame) may be lists: an ITEM then ends each of their items. Rows that cannot be read are
+    kept as empty ones with their reason. `limit` stops after about as many rows. BadInput: no such
+    file, format or column, an empty file, or more than a tenth of the rows unreadable.
     """
     opened = _open(path)
     for name in columns.values():
         _check_column(path, name, opened.names)
     frames, rows = [], 0
-    for frame in opened.frames(columns):
+    for frame in opened.frames(columns, lists):
         frames.append(frame)
         rows += frame.height
         if limit is not None and rows >= limit:
@@ -83,9 +90,12 @@ def table(path: Path, columns: Mapping[str, str], limit: int | None = None) -> T
     return Table(whole, opened.notes)
 
 
+Frames = Callable[[Mapping[str, str], Collection[str]], Iterator[pl.DataFrame]]
+
+
 class _Opened(NamedTuple):
     names: list[str]
-    frames: Callable[[Mapping[str, str]], Iterator[pl.DataFrame]]
+    frames: Frames
     notes: list[str]
 
 
@@ -140,7 +150,7 @@ def _open_csv(path: Path) -> _Opened:
         raise BadInput(f"{path} is empty", "it needs a header and labelled rows below it")
     header = [name.strip() for name in header]
 
-    def frames(columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+    def frames(columns: Mapping[str, str], _: Collection[str]) -> Iterator[pl.DataFrame]:
         rows = itertools.dropwhile(lambda row: not row, _csv_rows(path, found, options))
         next(rows)
         places = {new: header.index(name) for new, name in columns.items()}
@@ -278,14 +288,16 @@ def _open_records(
     if not keys:
         raise BadInput(f"{path} holds no objects", 'write rows such as {"text": ..., "label": ...}')
 
-    def frames(columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+    def frames(columns: Mapping[str, str], lists: Collection[str]) -> Iterator[pl.DataFrame]:
         for first, chunk in chunks():
-            yield _record_frame(chunk, first, columns)
+            yield _record_frame(chunk, first, columns, lists)
 
     return _Opened(list(keys), frames, notes)
 
 
-def _record_frame(chunk: list[Any], first: int, columns: Mapping[str, str]) -> pl.DataFrame:
+def _record_frame(
+    chunk: list[Any], first: int, columns: Mapping[str, str], lists: Collection[str]
+) -> pl.DataFrame:
     numbers = [number for number, row in enumerate(chunk, first) if row is not _BLANK]
     chunk = [row for row in chunk if row is not _BLANK]
     reasons: list[str | None] = [None] * len(chunk)
@@ -297,7 +309,9 @@ def _record_frame(chunk: list[Any], first: int, columns: Mapping[str, str]) -> p
         values = [row.get(name) for row in chunk]
         if not set(map(type, values)) <= {str, type(None)}:
             for place, value in enumerate(values):
-                if isinstance(value, list | dict):
+                if new in lists and isinstance(value, list) and all(map(_is_item, value)):
+                    values[place] = "".join(f"{item}{ITEM}" for item in value)
+                elif isinstance(value, list | dict):
                     what = "a list" if isinstance(value, list) else "an object"
                     reasons[place] = f'unreadable: "{name}" holds {what}, not text'
                     values[place] = None
@@ -305,6 +319,10 @@ def _record_frame(chunk: list[Any], first: int, columns: Mapping[str, str]) -> p
                     values[place] = str(value).lower()
         cells[new] = values
     return _frame(cells, numbers, reasons)
+
+
+def _is_item(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _not_an_object(row: Any) -> str | None:
@@ -319,13 +337,15 @@ def _open_parquet(path: Path) -> _Opened:
     except _POLARS as error:
         raise _broken_parquet(path, error) from None
 
-    def frames(columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
-        for name in columns.values():
+    def frames(columns: Mapping[str, str], lists: Collection[str]) -> Iterator[pl.DataFrame]:
+        for new, name in columns.items():
+            if new in lists and _is_list(schema[name]):
+                continue
             if schema[name].is_nested() or schema[name] in (pl.Binary, pl.Object):
                 raise BadInput(
                     f'{path}: column "{name}" holds {schema[name]}, not text', "name another"
                 )
-        text = [pl.col(name).cast(pl.String).alias(new) for new, name in columns.items()]
+        text = [_text_of(name, schema[name]).alias(new) for new, name in columns.items()]
         try:
             frame = pl.scan_parquet(path, glob=False).select(text).collect()
         except _POLARS as error:
@@ -334,6 +354,17 @@ def _open_parquet(path: Path) -> _Opened:
         yield frame.with_columns(_no_nul(), row, pl.lit(None, pl.String).alias("reason"))
 
     return _Opened(list(schema), frames, [])
+
+
+def _is_list(type: pl.DataType) -> bool:
+    return isinstance(type, pl.List) and not type.inner.is_nested()
+
+
+def _text_of(name: str, type: pl.DataType) -> pl.Expr:
+    if not _is_list(type):
+        return pl.col(name).cast(pl.String)
+    items = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls()
+    return items.list.eval(pl.element() + ITEM).list.join("")
 
 
 _POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)

@@ -1,11 +1,14 @@
 """What became of the data: numbers for text/report.json, and warnings in plain words."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import polars as pl
 
+from bantam.kinds import several
 from bantam.recipe import Data
+from bantam.text import clean
 from bantam.text.split import split_hash
 
 SHOWN = 20  # contradictions that are spelt out
@@ -23,6 +26,7 @@ def report(
     merged: dict[str, str],
     contradictions: list[dict[str, Any]],
     notes: list[str],
+    multi: bool,
 ) -> dict[str, Any]:
     """The report, ready for JSON. Lengths are quantiles over all kept rows."""
     kept = pl.concat(splits.values())
@@ -41,11 +45,12 @@ def report(
             name: {
                 "rows": rows.height,
                 "groups": rows["group"].drop_nulls().n_unique(),
-                "labels": label_counts(rows),
+                "labels": label_counts(rows, multi),
             }
             for name, rows in splits.items()
         },
-        "labels": label_counts(kept),
+        "labels": label_counts(kept, multi),
+        "labels_a_row": _labels_a_row(kept) if multi else None,
         "merged_labels": merged,
         "dropped": [
             {"reason": reason[0], "rows": rows.height, "ids": rows["id"].head(3).to_list()}
@@ -64,14 +69,21 @@ def report(
             "words": quantiles(kept["input"].str.count_matches(r"\S+")),
         },
         "smallest_difference": smallest_difference(splits["test"].height),
-        "warnings": notes + _warnings(splits, kept),
+        "warnings": notes + _warnings(splits, kept, multi),
     }
 
 
-def label_counts(rows: pl.DataFrame) -> dict[str, int]:
+def label_counts(rows: pl.DataFrame, multi: bool) -> dict[str, int]:
     """Rows of each label, the commonest first."""
-    counts = rows.group_by("output").len().sort("len", "output", descending=[True, False])
+    labels = clean.single(rows["output"], multi).to_frame("label")
+    counts = labels.group_by("label").len().sort("len", "label", descending=[True, False])
     return dict(counts.iter_rows())
+
+
+def _labels_a_row(rows: pl.DataFrame) -> dict[str, int]:
+    """How many rows have how many labels: {"0": 12, "1": 300, ...}."""
+    counts = Counter(len(several.parted(output)) for output in rows["output"])
+    return {str(count): counts[count] for count in sorted(counts)}
 
 
 def quantiles(numbers: pl.Series) -> dict[str, int]:
@@ -89,7 +101,7 @@ def smallest_difference(rows: int) -> float:
     return min(1.0, 2.8 * math.sqrt(0.2 / rows))
 
 
-def _warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame) -> list[str]:
+def _warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame, multi: bool) -> list[str]:
     warnings = []
     test = splits["test"].height
     if test < FEW_TEST_ROWS:
@@ -104,15 +116,15 @@ def _warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame) -> list[str]:
             f"the test split has {test} rows, and every rival answers each: "
             "2,000 are enough for most purposes (data.test)"
         )
-    warnings += _label_warnings(splits, kept)
-    warnings += _leak_warnings(kept)
+    warnings += _label_warnings(splits, kept, multi)
+    warnings += _leak_warnings(kept, multi)
     return warnings
 
 
-def _label_warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame) -> list[str]:
+def _label_warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame, multi: bool) -> list[str]:
     warnings = []
-    counts = label_counts(kept)
-    in_split = {name: label_counts(rows) for name, rows in splits.items()}
+    counts = label_counts(kept, multi)
+    in_split = {name: label_counts(rows, multi) for name, rows in splits.items()}
     for name, consequence in (
         ("train", "the model cannot learn it"),
         ("val", "the best moment to stop is chosen without it"),
@@ -133,16 +145,21 @@ def _label_warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame) -> list
     return warnings
 
 
-def _leak_warnings(kept: pl.DataFrame) -> list[str]:
+def _leak_warnings(kept: pl.DataFrame, multi: bool) -> list[str]:
     """Signs that the answer is given away: the label stands in the text, or the group tells it."""
     warnings = []
+    each = (
+        kept.with_columns(pl.col("output").str.split(several.SEPARATOR)).explode("output")
+        if multi
+        else kept
+    )
     long_enough = pl.col("output").str.len_chars() >= 3
     told = (
         pl.col("input")
         .str.to_lowercase()
         .str.contains(pl.col("output").str.to_lowercase(), literal=True)
     )
-    share = kept.filter(long_enough & told).height / kept.height
+    share = each.filter(long_enough & told).height / each.height
     if share >= TELLING:
         warnings.append(
             f"{share:.0%} of the texts hold their own label: is the answer in the input?"

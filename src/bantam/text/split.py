@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, hstack
 from scipy.sparse.csgraph import connected_components
 
+from bantam.kinds import several
+
 NAMES = ("train", "val", "test")
 SWEEPS = 3
 
@@ -15,24 +17,32 @@ Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 
-def split(frame: pl.DataFrame, val: float, test: float, seed: int) -> pl.Series:
+def split(
+    frame: pl.DataFrame, val: float, test: float, seed: int, multi: bool = False
+) -> pl.Series:
     """Give each row "train", "val" or "test": a str series, as long as the frame.
 
     `frame` has `id` (16 hex digits), `key` (u64, equal for equal texts), `output` and `group`. Rows
     that share a group or a key, also through others, stay together. Each label is spread over the
     splits in the asked shares as far as that allows; a label with too few rows for all goes to
-    train. The result depends on the ids and the seed, not on the order of the rows, and a few new
-    rows move few old ones.
+    train. With `multi` an output is a set of labels, of which each is spread, and the empty set as
+    if it were a label. The result depends on the ids and the seed, not on the order of the rows,
+    and a few new rows move few old ones.
     """
     shares = np.array([1 - val - test, val, test])
     unit = _together(frame)
-    labels = frame["output"].cast(pl.Enum(frame["output"].unique().sort())).to_physical()
-    rows = np.ones(frame.height, dtype=np.int64)
+    each = pl.DataFrame({"unit": unit, "label": frame["output"]})
+    if multi:
+        each = each.with_columns(pl.col("label").str.split(several.SEPARATOR)).explode("label")
+    labels = each["label"].cast(pl.Enum(each["label"].unique().sort())).to_physical()
+    places = each["unit"].to_numpy(), labels.to_numpy().astype(np.int64)
     # How many rows of each label [units, labels]; duplicates in the list are summed.
-    counts = csr_array((rows, (unit, labels.to_numpy().astype(np.int64))))
+    counts = csr_array((np.ones(each.height, dtype=np.int64), places))
+    sizes = csr_array(np.bincount(unit)[:, None])
+    wanted = hstack([counts, sizes], format="csr")  # the last column: how many rows in all
     order = _scatter(_smallest_id(frame["id"], unit, counts.shape[0]), seed)
-    chosen = _alike(counts, order, shares)
-    _greedy(counts, order, chosen, shares)
+    chosen = _alike(wanted, order, shares)
+    _greedy(wanted, order, chosen, shares)
     return pl.Series(np.array(NAMES)[chosen][unit], dtype=pl.String)
 
 
@@ -87,7 +97,7 @@ def _scatter(numbers: Hashes, seed: int) -> Hashes:
 def _alike(counts: csr_array, order: Hashes, shares: NDArray[np.float64]) -> Ints:
     """Units with the same labels are interchangeable: of each kind every split gets its share,
     rounded down. Gives the split of each unit, -1 for those left over (a few of each kind)."""
-    # The kind of a unit: the sum of a random number for each row's label.
+    # The kind of a unit: the sum of a random number for each row and each label of it.
     kind = counts.astype(np.uint64) @ _scatter(np.arange(counts.shape[1], dtype=np.uint64), 0)
     sequence = np.lexsort((order, kind))
     _, first, size = np.unique(kind[sequence], return_index=True, return_counts=True)
@@ -99,7 +109,7 @@ def _alike(counts: csr_array, order: Hashes, shares: NDArray[np.float64]) -> Int
     return chosen
 
 
-def _greedy(counts: csr_array, order: Hashes, chosen: Ints, shares: NDArray[np.float64]) -> None:
+def _greedy(wanted: csr_array, order: Hashes, chosen: Ints, shares: NDArray[np.float64]) -> None:
     """Fill in the units left over, large before small, each to the split that wants it most.
 
     That is where the squared distance from the targets (rows of each label, and rows in all),
@@ -107,13 +117,11 @@ def _greedy(counts: csr_array, order: Hashes, chosen: Ints, shares: NDArray[np.f
     SWEEPS times. Sizes within a fifth of each other count as equal, so that the seed still has a
     say where the large ones go.
     """
-    sizes = csr_array(counts.sum(axis=1)[:, None])
-    wanted = hstack([counts, sizes], format="csr")  # [units, labels + 1]
     have = np.stack([wanted[chosen == at].sum(axis=0) for at in range(len(shares))]).astype(float)
     targets = shares[:, None] * wanted.sum(axis=0)
     weights = 1 / np.maximum(targets, 1e-9)
     rest = np.flatnonzero(chosen < 0)
-    magnitude = np.floor(4 * np.log2(counts.sum(axis=1)[rest]))
+    magnitude = np.floor(4 * np.log2(wanted[rest, -1].toarray().ravel()))
     sequence = rest[np.lexsort((order[rest], -magnitude))]
     for unit in np.tile(sequence, 1 + SWEEPS):
         mine = slice(wanted.indptr[unit], wanted.indptr[unit + 1])

@@ -1,4 +1,8 @@
-"""What is learned: cross-entropy over the candidates at an example's answer positions only."""
+"""What is learned: cross-entropy over the candidates at an example's answer positions only.
+
+Of an answer with several targets each candidate is learned against the last one by itself: binary
+cross-entropy on the difference of the two logits, summed.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bantam.kinds import Example
+from bantam.kinds import Answer, Example
 from bantam.nets.choose import logits_of, pad
 from bantam.nets.decoder import Decoder
 
@@ -23,14 +27,29 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
     rest = [example.ids[len(start) :] for example in batch]
     states = decoder.states(pad(rest, head.device), shared)
     weights = torch.tensor([example.weight for example in batch], device=head.device)
-    places: dict[tuple[int, ...], list[tuple[int, int, int]]] = defaultdict(list)
+    places: dict[tuple[tuple[int, ...], bool], list[tuple[int, Answer]]] = defaultdict(list)
     for row, example in enumerate(batch):
         for answer in example.answers:
-            places[answer.candidates].append((row, answer.position - len(start), answer.target))
+            places[answer.candidates, isinstance(answer.target, tuple)].append((row, answer))
     losses = []
-    for candidates, found in places.items():
-        rows, positions, targets = torch.tensor(found, device=head.device).unbind(1)
+    for (candidates, several), found in places.items():
+        at = [(row, answer.position - len(start)) for row, answer in found]
+        rows, positions = torch.tensor(at, device=head.device).unbind(1)
         logits = logits_of(states[rows, positions], head[list(candidates)])
-        each = F.cross_entropy(logits, targets, reduction="none")
+        wanted = _wanted([answer.target for _, answer in found], len(candidates)).to(head.device)
+        if several:
+            asked = logits[:, :-1] - logits[:, -1:]
+            each = F.binary_cross_entropy_with_logits(asked, wanted[:, :-1], reduction="none")
+            each = each.sum(1)
+        else:
+            each = F.cross_entropy(logits, wanted.argmax(1), reduction="none")
         losses.append((each * weights[rows]).sum())
     return torch.stack(losses).sum() / len(batch)
+
+
+def _wanted(targets: Sequence[int | tuple[int, ...]], width: int) -> Tensor:
+    """[answers, width], 1.0 at the targets."""
+    wanted = torch.zeros(len(targets), width)
+    for row, target in zip(wanted, targets, strict=True):
+        row[list(target) if isinstance(target, tuple) else target] = 1.0
+    return wanted

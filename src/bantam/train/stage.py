@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
+from scipy.special import expit, logit, softmax
 
 from bantam import runs
 from bantam.formats.tokenizer import Tokenizer
-from bantam.kinds import Example, Task, classify
+from bantam.kinds import Example, Task, classify, several
 from bantam.nets import load as files
 from bantam.nets.choose import choose, pad, shared_start
 from bantam.nets.decoder import Decoder
@@ -73,8 +74,8 @@ def train(
         place = loop.tune(decoder, examples, plan, judged, folder, key, report)
         runs.write_json(folder / "result.json", asdict(place))
         with loop.autocast(decoder, plan):
-            found = temperature(judged.shares(decoder), judged.expected)
-        runs.write_json(folder / "calibration.json", {"temperature": found})
+            found = calibration(task, judged.shares(decoder), judged.expected)
+        runs.write_json(folder / "calibration.json", found)
         files.write_tensors(dict(state.trained(decoder)), tuned, {"key": key})
     state.forget(folder)
     return state.Place(**json.loads((folder / "result.json").read_text(encoding="utf-8")))
@@ -106,6 +107,7 @@ def _teller(plan: Plan, judged: "Validation", advance: Advance) -> loop.Report:
 class Validation:
     """Scores a decoder on validation rows: accuracy, and the mean negative log-likelihood.
 
+    With several labels a text the score is micro-F1 of the labels that are likelier than not.
     `balanced`: the mean over the labels of both.
     """
 
@@ -114,9 +116,10 @@ class Validation:
     ) -> None:
         self.tree = classify.label_tree(task, tokenizer.encode, tokenizer.eos_id or 0)
         self.prompts = [tokenizer.start + task.prompt(tokenizer.encode, text) for text, _ in rows]
-        self.expected = np.array([task.labels.index(label) for _, label in rows])
-        counts = np.bincount(self.expected) if balanced else np.ones(len(task.labels))
-        self.weights = 1 / counts[self.expected]
+        self.expected = expected(task, [label for _, label in rows])
+        self.weights = np.ones(len(rows))
+        if balanced:
+            self.weights /= np.bincount(self.expected)[self.expected]
         self.score: float | None = None
 
     def shares(self, decoder: Decoder) -> NDArray[np.float64]:
@@ -129,28 +132,53 @@ class Validation:
 
     def __call__(self, decoder: Decoder) -> tuple[float, float]:
         shares = self.shares(decoder)
-        right = shares.argmax(axis=1) == self.expected
-        self.score = float(np.average(right, weights=self.weights))
+        if self.tree.multi:
+            self.score = several.micro_f1(shares >= several.EVEN, self.expected)
+        else:
+            right = shares.argmax(axis=1) == self.expected
+            self.score = float(np.average(right, weights=self.weights))
         return self.score, float(np.average(losses(shares, self.expected), weights=self.weights))
 
 
-def losses(shares: NDArray[np.float64], expected: NDArray[np.int64]) -> NDArray[np.float64]:
+def expected(task: Task, outputs: Sequence[str]) -> NDArray[Any]:
+    """The numbers of the labels [rows], or with several labels a text whether each applies
+    [rows, labels]."""
+    if task.multi:
+        return several.hot(outputs, task.labels)
+    return np.array([task.labels.index(label) for label in outputs])
+
+
+def losses(shares: NDArray[np.float64], expected: NDArray[Any]) -> NDArray[np.float64]:
     """The negative log-likelihood of each row in nats, [rows]."""
+    if expected.ndim == 2:
+        return several.log_loss(shares, expected)
     chosen = shares[np.arange(len(shares)), expected]
     worst: NDArray[np.float64] = -np.log(np.maximum(chosen, 1e-12))
     return worst
 
 
-def temperature(shares: NDArray[np.float64], expected: NDArray[np.int64]) -> float:
+def calibration(task: Task, shares: NDArray[np.float64], expected: NDArray[Any]) -> dict[str, Any]:
+    """What the packed model needs to know of its certainty, chosen on validation rows: the
+    temperature, and with several labels a text from which probability on each is given."""
+    warmth = temperature(shares, expected)
+    if not task.multi:
+        return {"temperature": warmth, "thresholds": []}
+    told = np.array(classify.calibrated(shares.tolist(), warmth, multi=True))
+    return {"temperature": warmth, "thresholds": several.thresholds(told, expected).tolist()}
+
+
+def temperature(shares: NDArray[np.float64], expected: NDArray[Any]) -> float:
     """What the certainty is best divided by, by the rows' likelihood (Guo et al. 2017,
     arXiv 1706.04599); 1 when there are too few rows to tell."""
     if len(shares) < FEWEST_TO_CALIBRATE:
         return 1.0
-    logs = np.log(np.maximum(shares, 1e-12))
+    multi = expected.ndim == 2
+    logs = logit(np.clip(shares, 1e-12, 1 - 1e-12)) if multi else np.log(np.maximum(shares, 1e-12))
 
     def loss(log_temperature: float) -> float:
         scaled = logs / math.exp(log_temperature)
-        return float(np.mean(losses(softmax(scaled, axis=1), expected)))
+        told = expit(scaled) if multi else softmax(scaled, axis=1)
+        return float(np.mean(losses(told, expected)))
 
     return math.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x)
 
