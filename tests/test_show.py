@@ -62,6 +62,7 @@ def test_many_labels_are_cut_short() -> None:
         "kind": "classify",
         "name": "t",
         "instruction": "?",
+        "multi": False,
         "labels": [f"l{n}" for n in range(50)],
     }
     told = {
