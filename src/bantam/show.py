@@ -52,7 +52,7 @@ def describe(told: Facts) -> str:
     if task := told.get("task"):
         labels = task["labels"]
         more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
-        several = ", several labels a text" if task["multi"] else ""
+        several = ", several labels a text" if task.get("multi") else ""
         lines.append(f"task      {task['name']} ({task['kind']}{several}): {task['instruction']}")
         lines.append(f"labels    {', '.join(labels[:20])}{more}")
     lines.append(f"licence   {told['licence'] or 'not stated'}")
