@@ -174,7 +174,7 @@ def lineage(lock: Json, data: Json) -> Json | None:
                 for key, record in records.items()
             ]
             tables.append({"name": name, "columns": ["name", *columns], "rows": rows})
-        elif name != "plan":  # the section on training shows it
+        elif name not in ("plan", "warnings"):  # the sections on training and data show them
             rest[name] = value
     found = pairs(rest) + pairs({"data": data})
     return {"tables": tables, "pairs": found} if tables or found else None
