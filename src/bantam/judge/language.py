@@ -70,37 +70,33 @@ def choose_prompt(
     `progress` is told how many rows were asked.
     """
     rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in prompts}
-    left, seen = list(prompts), 0
-    for begin, end in _rounds(len(prompts), len(val_texts)):
+    left = list(prompts)
+    for count, begin, end in _rounds(len(prompts), len(val_texts)):
+        left = left[:count]
         for name in left:
             ask = asking(Asked(name, prompts[name], None, 0.0))
             rows[name].append(crowd(ask, val_texts[begin:end]))
             progress(end - begin)
-        seen = end
-        tried = {name: _best(name, prompts[name], rows[name], val_labels[:seen]) for name in left}
+        tried = {name: _best(name, prompts[name], rows[name], val_labels[:end]) for name in left}
         left.sort(key=lambda name: tried[name][0], reverse=True)
-        left = left[: -(-len(left) // 2)]
     return tried[left[0]][1]
 
 
 def rows_asked(prompts: int, val_rows: int) -> int:
     """How many rows `choose_prompt` asks in all."""
-    asked = 0
-    for begin, end in _rounds(prompts, val_rows):
-        asked += prompts * (end - begin)
-        prompts = -(-prompts // 2)
-    return asked
+    return sum(count * (end - begin) for count, begin, end in _rounds(prompts, val_rows))
 
 
-def _rounds(prompts: int, val_rows: int) -> Iterator[tuple[int, int]]:
-    """From which row to which each round goes, until one prompt is left or the rows are used up."""
+def _rounds(prompts: int, val_rows: int) -> Iterator[tuple[int, int, int]]:
+    """How many prompts are asked in each round, from which row to which, until one was alone or the
+    rows are used up."""
     begin = 0
     while begin < val_rows:
-        yield begin, min(begin + ROUND, val_rows)
-        begin += ROUND
+        end = min(begin + ROUND, val_rows)
+        yield prompts, begin, end
         if prompts == 1:
             return
-        prompts = -(-prompts // 2)
+        begin, prompts = end, -(-prompts // 2)
 
 
 def _best(

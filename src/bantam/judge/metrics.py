@@ -32,15 +32,8 @@ def classification(
 
     Raises BadInput for no rows, or an expected label that is not one of `labels`.
     """
-    if not expected:
-        raise BadInput("there are no test rows to judge", "give more examples or a test file")
+    _check(expected, set(expected), labels)
     place = {label: index for index, label in enumerate(labels)}
-    unknown = next((label for label in expected if label not in place), None)
-    if unknown is not None:
-        raise BadInput(
-            f"the test rows hold the label {unknown!r}, which the model does not know",
-            "train on examples of it, or leave those rows out",
-        )
     wanted = np.array([place[label] for label in expected])
     answered = np.array([place.get(answer, -1) for answer in answers])
     confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
@@ -80,14 +73,7 @@ def label_sets(
 
     Raises BadInput for no rows, or an expected label that is not one of `labels`.
     """
-    if not expected:
-        raise BadInput("there are no test rows to judge", "give more examples or a test file")
-    unknown = {label for one in set(expected) for label in several.parted(one)} - set(labels)
-    if unknown:
-        raise BadInput(
-            f"the test rows hold the label {min(unknown)!r}, which the model does not know",
-            "train on examples of it, or leave those rows out",
-        )
+    _check(expected, {label for one in set(expected) for label in several.parted(one)}, labels)
     wanted, given = several.hot(expected, labels), several.hot(answers, labels)
     support = wanted.sum(axis=0)
     per_class = _per_class((wanted & given).sum(axis=0), given.sum(axis=0), support, labels)
@@ -128,6 +114,17 @@ def log_loss(wanted: NDArray[np.int64], probabilities: NDArray[np.float64]) -> f
     """Mean of -ln P(wanted), in nats; `wanted` [rows] are columns of `probabilities`."""
     chosen = probabilities[np.arange(len(wanted)), wanted]
     return float(-np.log(np.maximum(chosen, LEAST_PROBABILITY)).mean())
+
+
+def _check(expected: Sequence[str], held: set[str], labels: Sequence[str]) -> None:
+    """There must be rows, and no label among those that they hold may be unknown."""
+    if not expected:
+        raise BadInput("there are no test rows to judge", "give more examples or a test file")
+    if unknown := held - set(labels):
+        raise BadInput(
+            f"the test rows hold the label {min(unknown)!r}, which the model does not know",
+            "train on examples of it, or leave those rows out",
+        )
 
 
 def _macro_f1(per_class: Sequence[dict[str, Any]]) -> float:
