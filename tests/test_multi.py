@@ -137,6 +137,10 @@ def test_what_does_not_go_together(bantam, tmp_path: Path, tiny_model: Path) -> 
     done = bantam("make", recipe)
     assert done.code == 2
     assert "line 22, train.class_weights: there are none with task.multi" in done.err
+    recipe.write_text(text.replace("val = 0.25", 'shares = "votes_"'), "utf-8")
+    done = bantam("make", recipe)
+    assert done.code == 2
+    assert "line 11, data.shares: there are none with task.multi" in done.err
     recipe.write_text(text.replace("val = 0.25", 'none = "a|b"'), "utf-8")
     done = bantam("make", recipe)
     assert done.code == 2

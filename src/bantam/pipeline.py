@@ -6,6 +6,7 @@ stands in recipe.lock.json before the first step that follows from it.
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -76,6 +77,11 @@ class Job:
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
         return list(self.rows(split).select("input", "output").iter_rows())
+
+    def shares(self) -> list[dict[str, float] | None]:
+        """Of each training row how much of its answer each label is; empty without data.shares."""
+        rows = self.rows("train")
+        return rows["shares"].to_list() if "shares" in rows.columns else []
 
     @cached_property
     def task(self) -> kinds.Task:
@@ -221,6 +227,7 @@ def _train(job: Job, text_key: str) -> str:
                 key,
                 advance,
                 made.train.class_weights == "balanced",
+                job.shares(),
             )
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         return int(json.loads(lines[-1])["tokens_seen"])
@@ -238,11 +245,18 @@ def _planned(job: Job, key: str) -> Any:
     lock = read_lock(job.folder)
     if lock.get("plan_key") == key:
         return Plan(**lock["plan"])
+    began = time.perf_counter()
     warnings = _unknown_language(job)
     say("  timing a few steps to plan the training")
     examples = stage.examples_of(job.task, job.tokenizer, job.pairs("train"))
     val = stage.examples_of(job.task, job.tokenizer, job.pairs("val"))
-    plan = budget.plan(lambda: load.load(job.base).to(device.pick()), examples, val, job.made.train)
+    plan = budget.plan(
+        lambda: load.load(job.base).to(device.pick()),
+        examples,
+        val,
+        job.made.train,
+        time.perf_counter() - began,
+    )
     _lock(job.folder, plan=asdict(plan), plan_key=key, warnings=warnings)
     passes = plan.steps * plan.batch_size / len(examples)
     say(

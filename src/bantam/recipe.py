@@ -135,7 +135,9 @@ class Data(Section):
     `val` and `test` are a share of the rows, or files of their own. `conflicts` says what becomes
     of one text with several labels: drop all its rows, keep the majority's, or keep all. `none` is
     the label of rows whose label cell is empty, such as "none of these"; without it they are
-    dropped, or with task.multi rows to which no label applies.
+    dropped, or with task.multi rows to which no label applies. `shares` is how the names of columns
+    begin that say how much of a row's answer each label is, as votes or as probabilities: with
+    "votes_" the column votes_spam tells it of the label spam. Training learns these.
     """
 
     examples: Files
@@ -147,6 +149,7 @@ class Data(Section):
     test: Share | Files = 0.15
     conflicts: Literal["drop", "majority", "keep"] = "drop"
     none: Column | None = None
+    shares: Column | None = None
     seed: Seed = 0
 
     @field_validator("output", "group")
@@ -264,6 +267,12 @@ def _check_multi(path: Path, lines: dict[tuple[str | int, ...], int], written: W
             f"{path}, line {lines['train', 'class_weights']}, train.class_weights: there are none "
             "with task.multi, where each label is a question of its own",
             "take the line out; the thresholds are chosen for each label's F1 anyway",
+        )
+    if written.data.shares is not None:
+        raise BadInput(
+            f"{path}, line {lines['data', 'shares']}, data.shares: there are none with task.multi, "
+            "where each label is a question of its own",
+            "take the line out",
         )
     if "|" in (written.data.none or ""):
         raise BadInput(

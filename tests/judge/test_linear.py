@@ -157,6 +157,28 @@ def test_tfidf_finds_what_only_letters_or_only_word_order_tell() -> None:
         assert accuracy(rival, *example(40)) == 1.0
 
 
+def test_shares_are_as_good_as_so_many_rows_of_each_label() -> None:
+    """Ten raters a row against each row written ten times, each time with one rater's label."""
+    chance = np.random.default_rng(3)
+    x = chance.normal(size=(60, 4))
+    votes = np.stack([chance.multinomial(10, chance.dirichlet([1, 1, 1])) for _ in x])
+    softly = linear._regression(x, votes.argmax(axis=1), votes / 10, 0.5)
+    rows, columns = np.nonzero(votes)
+    repeats = votes[rows, columns]
+    # The loss is a sum over rows: ten times as many of them need a tenth of C.
+    plainly = LogisticRegression(C=0.05, max_iter=2000)
+    plainly.fit(np.repeat(x[rows], repeats, axis=0), np.repeat(columns, repeats))
+    assert np.abs(softly.predict_proba(x) - plainly.predict_proba(x)).max() < 1e-3
+
+
+def test_shares_that_tell_nothing_are_not_kept() -> None:
+    nothing = np.full((200, 3), 1 / 3)
+    val = messages(1, 100)
+    found = tfidf(*messages(0, 200), *val, LABELS, seed=0, shares=nothing)
+    assert found.choice["shares"] is False
+    assert accuracy(found, *val) > 0.6
+
+
 def test_the_last_fit_sees_the_validation_rows_too() -> None:
     train, labels = messages(0, 60)
     val, val_labels = [*messages(1, 30)[0], *["bonjour madame"] * 10], messages(1, 30)[1]

@@ -85,7 +85,7 @@ def test_an_example_walks_to_its_label(spellings: list[Spelling], data: st.DataO
 
     # Whoever follows the targets, and what is certain between them, has only this label left.
     left = [(*spelling, END) for spelling in spellings]
-    for position, candidates, target in made.answers:
+    for position, candidates, target, _ in made.answers:
         depth = position + 1 - len(prompt)
         assert {s[depth] for s in left if s[:depth] == tuple(made.ids[len(prompt) :][:depth])} == (
             set(candidates)
@@ -106,10 +106,20 @@ def test_the_loss_of_an_example_is_that_of_its_probability(spellings: list[Spell
     for label, probability in zip(task.labels, row, strict=True):
         ids, answers, _ = classify.example(task, tree, encode, "b", label)
         loss = 0.0
-        for position, candidates, target in answers:
+        for position, candidates, target, _ in answers:
             (shares,) = choose([ids[: position + 1]], [list(candidates)])
             loss -= math.log(shares[target])
         assert math.exp(-loss) == pytest.approx(probability, rel=1e-9, abs=1e-6)
+
+
+def test_shares_follow_the_labels() -> None:
+    task = replace(task_of([(0, 1), (0, 2), (3,)]), one_token=True)
+    tree = classify.label_tree(task, encode, END)
+    shares = dict(zip(task.labels, (0.5, 0.2, 0.3), strict=True))
+    made = classify.example(task, tree, encode, "a", task.labels[1], shares)
+    assert made.answers == [
+        (len(made.ids) - 1, tuple(classify.label_tokens(task, encode)), 1, (0.5, 0.2, 0.3))
+    ]
 
 
 def test_one_pass_when_first_tokens_differ() -> None:

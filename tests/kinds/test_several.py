@@ -79,7 +79,7 @@ def test_an_example_asks_for_each_label(labels: set[str]) -> None:
     tree = classify.label_tree(task, encode, 0)
     made = classify.example(task, tree, encode, "a text", several.joined(labels))
     assert made.ids == task.prompt(encode, "a text")
-    ((position, candidates, target),) = made.answers
+    ((position, candidates, target, _),) = made.answers
     assert position == len(made.ids) - 1
     assert candidates == tuple(classify.label_tokens(task, encode))
     assert isinstance(target, tuple)

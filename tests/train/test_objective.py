@@ -35,7 +35,7 @@ def plain_loss(theirs: torch.nn.Module, batch: list[Example]) -> Tensor:
     losses = []
     for ids, answers, weight in batch:
         logits = theirs(torch.tensor([ids])).logits[0]
-        for position, candidates, target in answers:
+        for position, candidates, target, _ in answers:
             others = torch.ones(logits.shape[-1], dtype=torch.bool)
             others[list(candidates)] = False
             masked = logits[position].masked_fill(others, -torch.inf)
@@ -54,12 +54,39 @@ def test_several_targets_are_binary_cross_entropy_each(targets: list[tuple[int, 
         for number, (row, target) in enumerate(zip(rows, targets, strict=True))
     ]
     losses = []
-    for ids, ((position, candidates, target),), weight in batch:
+    for ids, ((position, candidates, target, _),), weight in batch:
         logits = theirs(torch.tensor([ids])).logits[0, position]
         for number, candidate in enumerate(candidates[:-1]):
             apart = logits[candidate] - logits[candidates[-1]]
             wanted = torch.tensor(1.0 if number in target else 0.0)
             losses.append(weight * F.binary_cross_entropy_with_logits(apart, wanted))
+    wanted = torch.stack(losses).sum() / len(batch)
+    loss = answer_loss(ours, batch, BEGIN)
+    assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)
+    loss.backward()
+    wanted.backward()
+    theirs_gradients = gradients(theirs)
+    for name, gradient in gradients(ours).items():
+        torch.testing.assert_close(gradient, theirs_gradients[name], atol=1e-5, rtol=1e-3)
+
+
+def test_shares_are_learned_as_a_distribution() -> None:
+    """Against transformers: minus the log-probabilities of the candidates, weighed by shares."""
+    ours = decoder()
+    theirs = twin(ours)
+    shares = [(0.7, 0.1, 0.0, 0.2), (0.25, 0.25, 0.25, 0.25), (), (0.0, 1.0, 0.0, 0.0)]
+    rows = [BEGIN + end for end in ENDS]
+    batch = [
+        Example(row, [Answer(len(row) - 1, FOUR, 3, some)], 1.0 + number)
+        for number, (row, some) in enumerate(zip(rows, shares, strict=True))
+    ]
+    losses = []
+    for ids, ((position, candidates, target, some),), weight in batch:
+        logs = theirs(torch.tensor([ids])).logits[0, position, list(candidates)].log_softmax(0)
+        losses += [-weight * share * logs[n] for n, share in enumerate(some)]
+        if not some:
+            assert isinstance(target, int)
+            losses.append(-weight * logs[target])
     wanted = torch.stack(losses).sum() / len(batch)
     loss = answer_loss(ours, batch, BEGIN)
     assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)

@@ -1,6 +1,7 @@
 """What the train stage gives to the stages after it: merged weights, the base's states."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,19 @@ def test_a_precision_is_picked() -> None:
     where = device.pick()
     assert device.pick_precision(where) in ("float32", "bfloat16")
     assert torch.zeros(1, device=where).device.type == where.type
+
+
+def test_shares_are_learned_in_place_of_labels(tiny_model: Path, tmp_path: Path) -> None:
+    """Shares that do not hang on the text: all that can be learned is them."""
+    tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
+    task = replace(tiny_job.TASK, one_token=True)
+    wanted = {"yes": 0.2, "no": 0.5, "not at all": 0.3}
+    made = plan(steps=36)
+    data = (task, tokenizer, tiny_job.TRAIN, tiny_job.VAL)
+    stage.train(
+        *(tiny_model, *data, made, tmp_path, "a key", lambda *_: None),
+        shares=[wanted] * len(tiny_job.TRAIN),
+    )
+    merged = stage.merged(tiny_model, made, tmp_path / "tuned.safetensors")
+    told = stage.Validation(task, tokenizer, tiny_job.VAL).shares(merged)
+    assert told.mean(axis=0) == pytest.approx(list(wanted.values()), abs=0.1)

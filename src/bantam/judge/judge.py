@@ -47,6 +47,15 @@ class Rows:
     def labels(self, split: str) -> list[str]:
         return getattr(self, split)["output"].to_list()  # type: ignore[no-any-return]
 
+    def shares(self, labels: Sequence[str]) -> NDArray[np.float64] | None:
+        """How much of a training row's answer each label is, [rows, labels], where that is told."""
+        if "shares" not in self.train.columns:
+            return None
+        told = self.train.select("output", "shares").iter_rows()
+        return np.array(
+            [[s[one] if s else float(one == output) for one in labels] for output, s in told]
+        )
+
 
 @dataclass
 class Judged:
@@ -177,12 +186,15 @@ def _alone(found: Judged, name: str, path: Path, ask: Ask, rows: Rows, advance: 
 def _simple(name: str, task: kinds.Task, rows: Rows, states: States, advance: Advance) -> Judged:
     """A rival that is no language model, or only the base's states."""
     labels, multi = (rows.labels("train"), rows.labels("val"), task.labels), task.multi
+    shares = rows.shares(task.labels)
     if name == "majority":
         fitted = linear.majority(*labels, multi=multi)
         predict: Predict = fitted.predict
     elif name == "tfidf":
         train, val = rows.texts("train"), rows.texts("val")
-        fitted = linear.tfidf(train, labels[0], val, labels[1], labels[2], seed=0, multi=multi)
+        fitted = linear.tfidf(
+            train, labels[0], val, labels[1], labels[2], seed=0, multi=multi, shares=shares
+        )
         predict = fitted.predict
     else:
 
@@ -194,7 +206,9 @@ def _simple(name: str, task: kinds.Task, rows: Rows, states: States, advance: Ad
             return np.concatenate(found)
 
         at = told("train"), told("val")
-        fitted = linear.probe(at[0], labels[0], at[1], labels[1], labels[2], multi=multi)
+        fitted = linear.probe(
+            at[0], labels[0], at[1], labels[1], labels[2], multi=multi, shares=shares
+        )
 
         def predict(texts: Sequence[str]) -> NDArray[np.float64]:
             return fitted.predict(states(texts))

@@ -24,7 +24,7 @@ from bantam.model import Model
 from bantam.recipe import HOLE
 
 MARK = "\ue000"  # stands for the text while a prompt is written
-ROUND = 48  # validation rows that a prompt is tried on before the worse half is dropped
+ROUND = 32  # validation rows that a prompt is tried on before the worse half is dropped
 LONGEST = 400  # characters of a shot
 
 

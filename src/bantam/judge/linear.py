@@ -92,13 +92,15 @@ def tfidf(
     *,
     seed: int,
     multi: bool = False,
+    shares: NDArray[np.float64] | None = None,
 ) -> Fitted:
     """TF-IDF over words (1-2) and letters within words (2-5), and logistic regression.
 
     Chosen on validation: words, letters or both with plain or sublinear counts (6 fits at one C),
     then C for the best of them. Of more than `MOST_ROWS` training rows a sample by `seed` is used;
     `choice["rows"]` says how many rows the last fit saw. With `multi` there is a regression a
-    label, each against the rest, and thresholds are chosen on validation.
+    label, each against the rest, and thresholds are chosen on validation. `shares` [training rows,
+    labels], how much of a row's answer each label is, are learned where validation likes that more.
 
     Raises BadInput if there is one label only, no validation row, or no text that is not blank.
     """
@@ -107,6 +109,7 @@ def tfidf(
     if len(texts) > MOST_ROWS:
         sample = np.random.default_rng(seed).choice(len(texts), MOST_ROWS, replace=False)
         texts, y = [texts[i] for i in sample], y[sample]
+        shares = None if shares is None else shares[sample]
     if not any(text.strip() for text in texts):
         raise BadInput("every training text is blank", "name the column that holds the text")
 
@@ -125,14 +128,15 @@ def tfidf(
     first, (attempt, chosen, sublinear) = min(
         zip(firsts, ways, strict=True), key=lambda row: row[0].loss
     )
-    best = _walk(attempt, first)
+    best, shares = _with_shares(attempt, _walk(attempt, first), shares)
 
     vectorisers = [
         (name, TfidfVectorizer(**ANALYSERS[name], sublinear_tf=sublinear, max_features=most))
         for name in chosen.split("+")
     ]
-    model = make_pipeline(FeatureUnion(vectorisers), _regression(best.strength, multi))
-    model.fit([*texts, *val_texts], np.concatenate([y, y_val]))
+    features = FeatureUnion(vectorisers)
+    x = features.fit_transform([*texts, *val_texts])
+    model = make_pipeline(features, _last_fit(x, y, y_val, len(labels), shares, best.strength))
     terms = [term for _, vectoriser in vectorisers for term in vectoriser.vocabulary_]
     numbers = _size(model[-1]) + len(terms)  # one idf a term
     return Fitted(
@@ -141,6 +145,7 @@ def tfidf(
             "features": chosen,
             "sublinear": sublinear,
             "C": best.strength,
+            "shares": shares is not None,
             "rows": len(texts) + len(val_texts),
         },
         validation_score=best.accuracy,
@@ -158,11 +163,12 @@ def probe(
     labels: Sequence[str],
     *,
     multi: bool = False,
+    shares: NDArray[np.float64] | None = None,
 ) -> Fitted:
     """Logistic regression on a frozen base's states `[rows, width]`, standardised.
 
-    The regularisation is chosen on validation, and with `multi` as `tfidf` says. `bytes` leaves out
-    the base, which it needs.
+    The regularisation is chosen on validation; `multi` and `shares` are as in `tfidf`. `bytes`
+    leaves out the base, which it needs.
 
     Raises BadInput if there is one label only or no validation row.
     """
@@ -170,14 +176,19 @@ def probe(
     scale = StandardScaler().fit(train_states)
     x, x_val = scale.transform(train_states), scale.transform(val_states)
     attempt = partial(_try, x, y, x_val, y_val, len(labels))
-    best = _walk(attempt, attempt(PROBE_START))
+    best, shares = _with_shares(attempt, _walk(attempt, attempt(PROBE_START)), shares)
 
-    model = make_pipeline(StandardScaler(), _regression(best.strength, multi))
-    model.fit(np.concatenate([train_states, val_states]), np.concatenate([y, y_val]))
+    scale = StandardScaler()
+    x = scale.fit_transform(np.concatenate([train_states, val_states]))
+    model = make_pipeline(scale, _last_fit(x, y, y_val, len(labels), shares, best.strength))
     numbers = _size(model[-1]) + 2 * train_states.shape[1]
     return Fitted(
         name="probe",
-        choice={"C": best.strength, "rows": len(y) + len(y_val)},
+        choice={
+            "C": best.strength,
+            "shares": shares is not None,
+            "rows": len(y) + len(y_val),
+        },
         validation_score=best.accuracy,
         predict=lambda states: _probabilities(model, states, len(labels)),
         bytes=4 * numbers,
@@ -213,9 +224,32 @@ def _numbers(
     )
 
 
-def _regression(strength: float, multi: bool) -> Any:
+def _regression(
+    x: Any, y: NDArray[Any], shares: NDArray[np.float64] | None, strength: float
+) -> Any:
+    """A fitted regression, or with several labels a text one a label. With shares each row is
+    learned under every label, weighed by its share."""
     one = LogisticRegression(C=strength, max_iter=2000)
-    return OneVsRestClassifier(one) if multi else one
+    if y.ndim == 2:
+        return OneVsRestClassifier(one).fit(x, y)
+    if shares is None:
+        return one.fit(x, y)
+    rows, labels = np.nonzero(shares)
+    return one.fit(x[rows], labels, sample_weight=shares[rows, labels])
+
+
+def _last_fit(
+    x: Any,
+    y: NDArray[Any],
+    y_val: NDArray[Any],
+    width: int,
+    shares: NDArray[np.float64] | None,
+    strength: float,
+) -> Any:
+    """The regression on training and validation rows together."""
+    if shares is not None:
+        shares = np.concatenate([shares, np.eye(width)[y_val]])
+    return _regression(x, np.concatenate([y, y_val]), shares, strength)
 
 
 def _size(fitted: Any) -> int:
@@ -250,15 +284,26 @@ def _try(
     y_val: NDArray[Any],
     width: int,
     strength: float,
+    shares: NDArray[np.float64] | None = None,
 ) -> _Trial:
-    multi = y.ndim == 2
-    probabilities = _probabilities(_regression(strength, multi).fit(x, y), x_val, width)
-    if multi:
+    probabilities = _probabilities(_regression(x, y, shares, strength), x_val, width)
+    if y.ndim == 2:
         thresholds, accuracy = best_thresholds(probabilities, y_val)
         loss = float(several.log_loss(probabilities, y_val).mean())
         return _Trial(strength, loss, accuracy, thresholds)
     accuracy = float(np.mean(probabilities.argmax(axis=1) == y_val))
     return _Trial(strength, log_loss(y_val, probabilities), accuracy, None)
+
+
+def _with_shares(
+    attempt: Callable[..., _Trial], best: _Trial, shares: NDArray[np.float64] | None
+) -> tuple[_Trial, NDArray[np.float64] | None]:
+    """The better of the best trial without shares and with them; they are given if they helped."""
+    if shares is None:
+        return best, None
+    softly = partial(attempt, shares=shares)
+    other = _walk(softly, softly(best.strength))
+    return (other, shares) if other.loss < best.loss else (best, None)
 
 
 def _walk(attempt: Callable[[float], _Trial], first: _Trial) -> _Trial:

@@ -48,12 +48,14 @@ class Answer(NamedTuple):
     """One place where an example is learned from: after `position`, candidate number `target`.
 
     Where `target` is several numbers (or none), each candidate but the last is a question of its
-    own: does it come rather than the last one?
+    own: does it come rather than the last one? `shares` are how much of the answer each candidate
+    is, where that is known better than by one target.
     """
 
     position: int
     candidates: tuple[int, ...]
     target: int | tuple[int, ...]
+    shares: tuple[float, ...] = ()
 
 
 class Example(NamedTuple):

@@ -160,12 +160,26 @@ def chosen(task: Task, row: Sequence[float]) -> list[int]:
     return [max(range(len(row)), key=row.__getitem__)]
 
 
-def example(task: Task, tree: LabelTree, encode: Encode, text: str, label: str) -> Example:
-    """A training example: the prompt, as much of the answer as decides, and where it is decided."""
+def example(
+    task: Task,
+    tree: LabelTree,
+    encode: Encode,
+    text: str,
+    label: str,
+    shares: Mapping[str, float] | None = None,
+) -> Example:
+    """A training example: the prompt, as much of the answer as decides, and where it is decided.
+
+    `shares` say how much of the answer each label is; they need a tree of one branch.
+    """
     ids = task.prompt(encode, text)
     if tree.multi:
         applying = tuple(task.labels.index(one) for one in parted(label))
         return Example(ids, [Answer(len(ids) - 1, tree.branches[0].candidates, applying)])
+    if shares:
+        ((_, target),) = tree.paths[task.labels.index(label)]
+        wanted = tuple(shares[one] for one in task.labels)  # one branch: a candidate a label
+        return Example(ids, [Answer(len(ids) - 1, tree.branches[0].candidates, target, wanted)])
     answers: list[Answer] = []
     prefix: tuple[int, ...] = ()
     for number, target in tree.paths[task.labels.index(label)]:

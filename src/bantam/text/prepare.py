@@ -9,7 +9,7 @@ import polars as pl
 
 from bantam.errors import BadInput
 from bantam.recipe import Data
-from bantam.text import clean, read
+from bantam.text import clean, read, shares
 from bantam.text.report import report
 from bantam.text.split import split
 
@@ -47,7 +47,8 @@ def prepare(
     given = [(None, files), ("val", val_files), ("test", test_files)]
     parts = [_read(data, part, name, multi) for name, part in given if part]
     notes = [note for part in parts for note in part.notes]
-    frame = clean.missing(pl.concat(part.frame for part in parts), data.none, multi)
+    together = pl.concat((part.frame for part in parts), how="diagonal")
+    frame = clean.missing(together, data.none, multi)
     if multi:
         frame, merged = clean.label_sets(frame, data.separator, data.none)
     else:
@@ -55,11 +56,16 @@ def prepare(
     frame, contradictions = clean.contradictions(clean.identify(frame), data.conflicts)
     frame = clean.apart(clean.duplicates(frame))
     _check(data, frame, multi)
+    if data.shares:
+        labels = frame.filter(clean.POOL)["output"].unique().sort().to_list()
+        frame, told = shares.gathered(frame, labels, data.shares)
+        notes += told
     frame = _split(data, frame, multi)
     kept = frame.filter(clean.KEPT)
-    splits = {name: kept.filter(pl.col("split") == name).select(COLUMNS) for name in SPLITS}
+    columns = [*COLUMNS, "shares"] if data.shares else COLUMNS
+    splits = {name: kept.filter(pl.col("split") == name).select(columns) for name in SPLITS}
     _check_splits(data, splits, multi)
-    dropped = frame.filter(~clean.KEPT).select(*COLUMNS, "reason")
+    dropped = frame.filter(~clean.KEPT).select(*columns, "reason")
     return Prepared(
         **splits,
         dropped=dropped,
@@ -72,6 +78,8 @@ def _read(data: Data, files: Sequence[Path], split_name: str | None, multi: bool
     frames, notes = [], []
     for path in files:
         wanted = columns | ({"group": data.group} if data.group else {})
+        if data.shares and split_name is None:
+            wanted |= shares.columns(path, data.shares)
         table = read.table(path, wanted, lists=["output"] if multi else [])
         group = pl.col("group") if data.group else pl.lit(None, pl.String).alias("group")
         frames.append(
@@ -83,10 +91,11 @@ def _read(data: Data, files: Sequence[Path], split_name: str | None, multi: bool
                 "row",
                 "reason",
                 pl.lit(split_name, pl.String).alias("split"),
+                pl.col(f"^{shares.MARK}.*$"),
             )
         )
         notes += table.notes
-    return read.Table(pl.concat(frames), notes)
+    return read.Table(pl.concat(frames, how="diagonal"), notes)
 
 
 def _check(data: Data, frame: pl.DataFrame, multi: bool) -> None:

@@ -20,11 +20,12 @@ from bantam.train.order import batches
 from bantam.train.plan import Plan
 
 LEARNING_RATES = {"lora": 7e-4, "full": 7e-5}  # for batches of 32
-EVALUATIONS = 5  # in a run: each costs as much as a few percent of a pass
+EVALUATIONS = 4  # in a run: each costs as much as a few percent of a pass
 MOST_PASSES = 8  # over the examples: more only overfits
 # Of the budget: checkpoints, and steps that take longer than the trial's. On a laptop that warms up
 # and on a machine that others use they took up to a fifth longer.
-SAFETY = 0.85
+SAFETY = 0.8
+CLEARLY = 1.2  # times slower than the best so far: not worth more trial steps
 FORWARD = 0.35  # of a training step: no backward pass
 
 
@@ -41,12 +42,14 @@ def plan(
     examples: Sequence[Example],
     val: Sequence[Example],
     settings: Train,
+    spent: float = 0.0,
 ) -> Plan:
     """Decide everything that the recipe leaves open, by short trials on this machine.
 
     `base` loads the decoder anew for each trial. LoRA is timed on real batches with one and with
     all threads, full tuning with the better count; the quicker wins, LoRA when they are within a
-    tenth, since it needs less memory. The budget pays for trials, steps and evaluations.
+    tenth, since it needs less memory. The budget pays for trials, steps and evaluations, and for
+    the seconds `spent` before.
     """
     began = time.perf_counter()
     decoder = base()
@@ -67,14 +70,15 @@ def plan(
         best = Timing(first, 0.0)
     else:
         counts = [settings.threads] if settings.threads else _thread_counts()
-        best = min(_time(decoder, examples, first, counts), key=lambda t: t.seconds_a_token)
+        best = _quickest(decoder, examples, first, counts)
         if compare:
             del decoder
             gc.collect()
             full = replace(best.plan, method="full")
-            (other,) = _time(base(), examples, full, [best.plan.threads])
-            best = other if 1.1 * other.seconds_a_token < best.seconds_a_token else best
-    return _schedule(best, examples, val, settings, time.perf_counter() - began)
+            bound = best.seconds_a_token
+            other = _quickest(base(), examples, full, [best.plan.threads], bound)
+            best = other if 1.1 * other.seconds_a_token < bound else best
+    return _schedule(best, examples, val, settings, spent + time.perf_counter() - began)
 
 
 def _schedule(
@@ -112,10 +116,17 @@ def _schedule(
     )
 
 
-def _time(
-    decoder: Decoder, examples: Sequence[Example], trial: Plan, thread_counts: Sequence[int]
-) -> list[Timing]:
-    """Seconds a token of training steps with each number of threads; changes the decoder."""
+def _quickest(
+    decoder: Decoder,
+    examples: Sequence[Example],
+    trial: Plan,
+    thread_counts: Sequence[int],
+    bound: float = math.inf,
+) -> Timing:
+    """The number of threads that takes the fewest seconds a token; changes the decoder.
+
+    A trial ends early once it is clearly slower than the best so far, or than `bound`.
+    """
     loop.prepare(decoder, trial)
     start = shared_start([example.ids for example in examples])
     step = loop.step_of(decoder, trial, start, loop.optimizer_of(decoder, trial))
@@ -126,19 +137,23 @@ def _time(
     for count in thread_counts:
         torch.set_num_threads(count)
         step(some[0], 0.0)
+        used, pace = 0, 0.0
         began = time.perf_counter()
         for batch in some:
             step(batch, 0.0)
-        seconds = time.perf_counter() - began
-        used = sum(len(example.ids) - len(start) for batch in some for example in batch)
-        timings.append(Timing(replace(trial, threads=count), seconds / used))
+            used += sum(len(example.ids) - len(start) for example in batch)
+            pace = (time.perf_counter() - began) / used
+            if pace > CLEARLY * bound:
+                break
+        timings.append(Timing(replace(trial, threads=count), pace))
+        bound = min(bound, pace)
     torch.set_num_threads(before)
-    return timings
+    return min(timings, key=lambda timing: timing.seconds_a_token)
 
 
 def _thread_counts() -> list[int]:
-    """One thread, and as many as there are cores: on a busy machine one can be quicker."""
-    return sorted({1, cores()})
+    """As many as there are cores, and one, which can be quicker on a busy machine."""
+    return sorted({1, cores()}, reverse=True)
 
 
 def _room_for_full(decoder: Decoder) -> bool:

@@ -1,5 +1,6 @@
 """What is learned: cross-entropy over the candidates at an example's answer positions only.
 
+An answer with shares is learned towards them (cross-entropy with their distribution).
 Of an answer with several targets each candidate is learned against the last one by itself: binary
 cross-entropy on the difference of the two logits, summed.
 """
@@ -36,20 +37,23 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
         at = [(row, answer.position - len(start)) for row, answer in found]
         rows, positions = torch.tensor(at, device=head.device).unbind(1)
         logits = logits_of(states[rows, positions], head[list(candidates)])
-        wanted = _wanted([answer.target for _, answer in found], len(candidates)).to(head.device)
+        wanted = _wanted([answer for _, answer in found]).to(head.device)
         if several:
             asked = logits[:, :-1] - logits[:, -1:]
             each = F.binary_cross_entropy_with_logits(asked, wanted[:, :-1], reduction="none")
             each = each.sum(1)
         else:
-            each = F.cross_entropy(logits, wanted.argmax(1), reduction="none")
+            each = F.cross_entropy(logits, wanted, reduction="none")
         losses.append((each * weights[rows]).sum())
     return torch.stack(losses).sum() / len(batch)
 
 
-def _wanted(targets: Sequence[int | tuple[int, ...]], width: int) -> Tensor:
-    """[answers, width], 1.0 at the targets."""
-    wanted = torch.zeros(len(targets), width)
-    for row, target in zip(wanted, targets, strict=True):
-        row[list(target) if isinstance(target, tuple) else target] = 1.0
+def _wanted(answers: Sequence[Answer]) -> Tensor:
+    """[answers, candidates]: the shares that each is to have, 1.0 at a target."""
+    wanted = torch.zeros(len(answers), len(answers[0].candidates))
+    for row, answer in zip(wanted, answers, strict=True):
+        if answer.shares:
+            row += torch.tensor(answer.shares)
+        else:
+            row[list(answer.target) if isinstance(answer.target, tuple) else answer.target] = 1.0
     return wanted

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,19 +31,27 @@ from bantam.train.plan import Plan
 FEWEST_TO_CALIBRATE = 40  # validation rows
 
 Pairs = Sequence[tuple[str, str]]  # text and label
+Shares = Sequence[Mapping[str, float] | None]  # of each row, how much of its answer each label is
 
 
 def examples_of(
-    task: Task, tokenizer: Tokenizer, rows: Pairs, balanced: bool = False
+    task: Task,
+    tokenizer: Tokenizer,
+    rows: Pairs,
+    balanced: bool = False,
+    shares: Shares = (),
 ) -> list[Example]:
-    """The rows as token ids with their answers; `balanced` weights make all labels count alike."""
+    """The rows as token ids with their answers; `balanced` weights make all labels count alike.
+
+    `shares`, if any, are one a row.
+    """
     start = tokenizer.start
     tree = classify.label_tree(task, tokenizer.encode, tokenizer.eos_id or 0)
     shift = len(start)
     counts = Counter(label for _, label in rows)
     examples = []
-    for text, label in rows:
-        ids, answers, _ = classify.example(task, tree, tokenizer.encode, text, label)
+    for (text, label), known in zip(rows, shares or [None] * len(rows), strict=True):
+        ids, answers, _ = classify.example(task, tree, tokenizer.encode, text, label, known)
         moved = [answer._replace(position=answer.position + shift) for answer in answers]
         weight = len(rows) / (len(counts) * counts[label]) if balanced else 1.0
         examples.append(Example(start + ids, moved, weight))
@@ -61,14 +69,16 @@ def train(
     key: str,
     advance: Advance,
     balanced: bool = False,
+    shares: Shares = (),
 ) -> state.Place:
     """Tune the base; `folder` ends with tuned.safetensors (what was learned), metrics.jsonl,
     result.json (the place) and calibration.json. A call that was interrupted is taken up, also
-    after its last step. `balanced`: every label counts alike in loss and score."""
+    after its last step. `balanced`: every label counts alike in loss and score. `shares` of the
+    `rows` are learned in place of their labels, where there are any."""
     tuned = folder / "tuned.safetensors"
     if not _written_for(tuned, key):
         decoder = files.load(base).to(device.pick())
-        examples = examples_of(task, tokenizer, rows, balanced)
+        examples = examples_of(task, tokenizer, rows, balanced, shares)
         judged = Validation(task, tokenizer, val, balanced)
         report = _teller(plan, judged, advance)
         place = loop.tune(decoder, examples, plan, judged, folder, key, report)
