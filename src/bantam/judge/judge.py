@@ -25,7 +25,7 @@ from bantam.model import Model
 
 BATCH = 128  # texts
 STATES = 512  # texts: so many that those of like length can be worked on together
-LATENCY_ROWS = 60
+LATENCY_ROWS = 40
 WARM_UP = 3  # requests that are not timed: the prompt's fixed beginning is not yet cached
 
 Predict = Callable[[Sequence[str]], NDArray[np.float64]]  # texts to probabilities [rows, labels]
