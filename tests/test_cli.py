@@ -74,6 +74,7 @@ WRONG = [
     ("chat missing", "missing does not exist", "there is: "),
     ("chat rows.csv", "rows.csv is no model", ".gguf"),
     ("chat tiny.gguf --temperature -1", "--temperature", "x>=0"),
+    ("chat tiny.gguf --seed -1", "--seed", "0<=x"),
     ("show missing", "missing does not exist", "there is: "),
     ("show rows.csv", "rows.csv is no model", ".gguf"),
     ("show notes.gguf", "notes.gguf: not a sound GGUF", "download or export"),
@@ -141,6 +142,18 @@ def test_a_new_recipe_passes_the_check(here: Path, bantam: Bantam) -> None:
     ]
 
 
+def test_check_warns_as_make_does(here: Path, bantam: Bantam) -> None:
+    warnings = json.loads((here / "runs/tiny/text/report.json").read_text("utf-8"))["warnings"]
+    assert warnings
+    done = bantam("check", "recipe.toml")
+    assert done.code == 0, done.out
+    assert [line for line in done.out.splitlines() if "warning: " in line] == [
+        f"    warning: {warning}" for warning in warnings
+    ]
+    told = json.loads(bantam("check", "recipe.toml", "--json").out)["checks"]
+    assert [line["warnings"] for line in told if line["warnings"]] == [warnings]
+
+
 def test_new_as_json(here: Path, bantam: Bantam) -> None:
     done = bantam("new", "rows.csv", "-o", "new.toml", "--json")
     told = json.loads(done.out)
@@ -198,10 +211,13 @@ def test_input_that_is_no_utf8_is_said_plainly(here: Path, bantam: Bantam) -> No
 
 
 def test_chat_answers_from_a_pipe(here: Path, bantam: Bantam) -> None:
-    done = bantam("chat", "tiny.gguf", "--max-tokens", 5, stdin="Hello\nAnd again\n\nnot read\n")
+    ask = ("chat", "tiny.gguf", "--max-tokens", 5)
+    done = bantam(*ask, "--temperature", 0, stdin="Hello\nAnd again\n\nnot read\n")
     assert done.code == 0, done.err
     assert done.out.count("\n") >= 2
-    assert done.out == bantam("chat", "tiny.gguf", "--max-tokens", 5, stdin="Hello\nAnd again").out
+    assert done.out == bantam(*ask, "--temperature", 0, stdin="Hello\nAnd again").out
+    seeded = [bantam(*ask, "--seed", seed, stdin="Hello").out for seed in (1, 1, 2)]
+    assert seeded[0] == seeded[1] != seeded[2]
 
 
 def test_a_conversation_that_is_too_long_says_so(here: Path, bantam: Bantam) -> None:

@@ -87,6 +87,28 @@ def test_what_is_not_one_model_is_refused(made: Path, tmp_path: Path) -> None:
         find(tmp_path / "missing.gguf")
 
 
+def test_what_is_no_gguf_is_refused_unread(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base can have gigabytes: none of them is hashed only to say that it is no GGUF."""
+
+    def hashed(path: Path) -> tuple[str, int]:
+        raise AssertionError(f"{path} was hashed")
+
+    monkeypatch.setattr("bantam.sources.cache.sha256_of", hashed)
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        (made / "runs/tiny/model", "is no GGUF file"),
+        (made / "runs/tiny/model/model.safetensors", "is no model"),
+        (tmp_path / "empty", "holds no model"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            load(name)
+    (tmp_path / "empty/below").mkdir()
+    shutil.copy(made / "tiny.gguf", tmp_path / "empty/below")
+    assert find(tmp_path / "empty") == tmp_path / "empty/below/tiny.gguf"
+
+
 def test_control_tokens_in_a_text_are_only_text(model: Model) -> None:
     tokenizer = model.tokenizer
     assert tokenizer and model.task
@@ -121,8 +143,41 @@ def test_a_model_without_a_task_can_only_talk(tiny_model: Path) -> None:
         with pytest.raises(BadInput, match="bantam chat"):
             model("a text")
         talk = [{"role": "user", "content": "Hello"}]
-        pieces = list(model.stream(talk, max_tokens=6))
-        assert "".join(pieces) == model.chat(talk, max_tokens=6)
+        for settings in ({"temperature": 0.0}, {"seed": 3}):
+            pieces = list(model.stream(talk, max_tokens=6, **settings))
+            assert "".join(pieces) == model.chat(talk, max_tokens=6, **settings)
+
+
+@pytest.mark.parametrize(
+    ("said", "temperature"),
+    [({}, 0.7), ({"general.sampling.temp": 0.25}, 0.25), ({"general.sampling.temp": "hot"}, 0.7)],
+)
+def test_the_temperature_of_a_conversation(
+    said: dict[str, object],
+    temperature: float,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is asked for, else what the file recommends, else ours."""
+    file = gguf.read(tiny_model)
+    tensors = [
+        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
+        for name, info in file.tensors.items()
+    ]
+    gguf.write(tmp_path / "said.gguf", file.metadata | said, tensors)
+    talk = [{"role": "user", "content": "Hello"}]
+    with load(tmp_path / "said.gguf", threads=1) as model:
+        asked: list[float] = []
+        generate = model.runtime.generate
+        monkeypatch.setattr(
+            model.runtime,
+            "generate",
+            lambda ids, **how: (asked.append(how["temperature"]), generate(ids, **how))[1],
+        )
+        model.chat(talk, max_tokens=1)
+        model.chat(talk, max_tokens=1, temperature=0.0)
+    assert asked == [temperature, 0.0]
 
 
 @pytest.mark.parametrize("written", [True, False])

@@ -87,6 +87,7 @@ def test_make_prints_one_json_object_and_its_progress_elsewhere(made: Path) -> N
     assert told["verdict"] == json.loads(on_disk)
     progress = (made / "err.txt").read_text("utf-8")
     assert all(f"{stage} ..." in progress for stage in STAGES)
+    assert "timing" not in progress  # the recipe leaves nothing to be timed
 
 
 def test_the_verdict_holds_its_contract_and_names_every_rival(made: Path) -> None:
@@ -166,6 +167,8 @@ def test_make_goes_on_after_sudden_death(made: Path, tmp_path: Path, bantam: Ban
         wait_for(run, "train.partial/checkpoint-0*", process)
         process.kill()
     assert not (run / "train").exists()
+    before = json.loads((run / "train.spent.json").read_text("utf-8"))
+    began = time.monotonic()
     done = bantam("make", "recipe.toml")
     assert done.code == 0, done.err
     assert reused(done) == ["text"]
@@ -174,6 +177,13 @@ def test_make_goes_on_after_sudden_death(made: Path, tmp_path: Path, bantam: Ban
     assert runs.file_sha256(tuned) == runs.file_sha256(at_once)
     steps = (run / "train/metrics.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["step"] for line in steps] == list(range(1, 33))
+    # The ledger counts both calls.
+    spent = {line["stage"]: line for line in ledger.read(run / "ledger.jsonl")}["train"]
+    assert before["wall_seconds"] > 0 < before["cpu_seconds"]
+    for key in ("wall_seconds", "cpu_seconds", "peak_memory_bytes"):
+        assert spent[key] >= before[key]
+    assert spent["wall_seconds"] <= before["wall_seconds"] + time.monotonic() - began
+    assert not list(run.glob("*.spent.json"))
 
 
 def test_ctrl_c_stops_at_once_and_leaves_no_process(

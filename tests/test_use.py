@@ -124,4 +124,26 @@ def test_many_rows_show_their_progress(
     use.rows(model, tmp_path / "in.csv", "what", None, False)
     told = capsys.readouterr()
     assert len(told.out.splitlines()) == 130
-    assert [line.split()[1] for line in told.err.splitlines()] == ["64/131", "128/131", "130/131"]
+    assert [line.split()[1] for line in told.err.splitlines()] == [
+        f"{done}/131" for done in range(1, 131)
+    ]
+
+
+@pytest.mark.parametrize("count", [use.FEW, use.FEW + 1, 70])
+def test_many_rows_are_shared_among_processes_and_keep_their_order(
+    count: int, made: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [text for text, _ in job.texts_and_labels(count)]
+    write(tmp_path / "in.csv", texts)
+    started: list[int | None] = []
+    crowd = use.crowd
+    monkeypatch.setattr(
+        use, "crowd", lambda path, **how: (started.append(how["threads"]), crowd(path, **how))[1]
+    )
+    with load(made / "runs/tiny", threads=2) as two:
+        use.rows(two, tmp_path / "in.csv", "what", tmp_path / "out.jsonl", False)
+    assert started == [2] * (count > use.FEW)
+    rows = read(tmp_path / "out.jsonl")
+    assert [row["what"] for row in rows] == texts
+    for row, answer in zip(rows, model.batch(texts), strict=True):
+        assert row["probability"] == pytest.approx(answer.probability, abs=0.02)

@@ -17,7 +17,7 @@ from bantam.judge import words
 from bantam.kinds import classify
 from bantam.model import gguf_in
 
-Line = dict[str, Any]  # what, ok, mend
+Line = dict[str, Any]  # what, ok, mend, warnings
 Found = TypeVar("Found")
 
 
@@ -32,9 +32,9 @@ def check(path: Path, run: Path) -> list[Line]:
         try:
             found = act()
         except BantamError as error:
-            lines.append({"what": error.message, "ok": False, "mend": error.mend})
+            lines.append({"what": error.message, "ok": False, "mend": error.mend, "warnings": []})
             return None
-        lines.append({"what": told(found), "ok": True, "mend": ""})
+        lines.append({"what": told(found), "ok": True, "mend": "", "warnings": []})
         return found
 
     made = tried(lambda: recipe.load(path), lambda r: f"recipe {path}: {r.task.name}")
@@ -47,7 +47,9 @@ def check(path: Path, run: Path) -> list[Line]:
     )
     held = {name: source for name, source in data.items() if source is not None}
     if len(held) == len(data):
-        tried(partial(_split, made, held), _rows)
+        report = tried(partial(_split, made, held), _rows)
+        if report:
+            lines[-1]["warnings"] = report["warnings"]
     for rival in rivals:
         if rival is not None:
             tried(partial(_rival, rival), lambda found: f"rival: {found.name}")

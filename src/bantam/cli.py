@@ -112,6 +112,8 @@ def check(recipe: Path, run: Path, json_: bool) -> None:
             click.echo(f"{mark} {line['what']}")
             if not line["ok"]:
                 click.echo(f"    mend: {line['mend']}")
+            for warning in line["warnings"]:
+                click.echo(f"    warning: {warning}")
     if not all(line["ok"] for line in lines):
         sys.exit(2)
 
@@ -185,9 +187,16 @@ def run(
 @bantam.command()
 @click.argument("model")
 @click.option("--system", help="What the model is told first.")
-@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0))
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0),
+    help="0 takes the likeliest token [default: what MODEL recommends, else 0.7].",
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 2), help="For the same replies again.")
 @click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(1))
-def chat(model: str, system: str | None, temperature: float, max_tokens: int) -> None:
+def chat(
+    model: str, system: str | None, temperature: float | None, seed: int | None, max_tokens: int
+) -> None:
     """Talk to MODEL, any instruct GGUF. Ctrl-D or an empty line ends it."""
     from bantam.model import load
 
@@ -198,7 +207,7 @@ def chat(model: str, system: str | None, temperature: float, max_tokens: int) ->
             reply = ""
             try:
                 for piece in loaded.stream(
-                    messages, max_tokens=max_tokens, temperature=temperature
+                    messages, max_tokens=max_tokens, temperature=temperature, seed=seed
                 ):
                     reply += piece
                     click.echo(piece, nl=False)

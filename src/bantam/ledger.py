@@ -1,11 +1,15 @@
-"""What each stage spent: seconds on the wall and of all processors, peak memory, tokens."""
+"""What each stage spent: seconds on the wall and of all processors, peak memory, tokens.
+
+While a stage runs, STAGE.spent.json beside the ledger says what it has taken so far. When it is
+interrupted the file stays, and the call that takes the stage up again goes on counting from there.
+"""
 
 import json
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,11 +18,15 @@ import psutil
 from bantam import runs
 
 INTERVAL = 0.2  # seconds between looks at the memory
+KEPT = 5.0  # seconds that a kill -9 may leave uncounted; less in a stage that has just begun
 
 
 @dataclass
 class Entry:
-    """One line of ledger.jsonl; the stage may fill in `tokens` and `predicted_seconds`."""
+    """One line of ledger.jsonl; the stage may fill in `tokens` and `predicted_seconds`.
+
+    Seconds are the sum over all calls that the stage took, memory is the most of any.
+    """
 
     stage: str
     wall_seconds: float = 0.0
@@ -29,25 +37,61 @@ class Entry:
 
 
 @contextmanager
-def spent(path: Path, stage: str) -> Iterator[Entry]:
-    """Measure a stage, this process and its children, and append its line when it succeeds."""
-    entry = Entry(stage)
+def spent(path: Path, stage: str, key: str) -> Iterator[Entry]:
+    """Measure a stage, this process and its children, and append its line when it succeeds.
+
+    Interrupted calls with the same `key` before it count too.
+    """
+    kept = path.with_name(f"{stage}.spent.json")
+    entry = Entry(stage, *_earlier(kept, key))
+    wall, cpu = time.monotonic() - entry.wall_seconds, _cpu_seconds() - entry.cpu_seconds
+    last = entry.wall_seconds
+
+    def count(children: float = 0.0) -> None:
+        entry.wall_seconds = round(time.monotonic() - wall, 3)
+        entry.cpu_seconds = round(_cpu_seconds() + children - cpu, 3)
+
+    def look(memory: int, children: float) -> None:
+        nonlocal last
+        entry.peak_memory_bytes = max(entry.peak_memory_bytes, memory)
+        count(children)
+        if entry.wall_seconds - last >= min(KEPT, entry.wall_seconds / 4):
+            last = entry.wall_seconds
+            _keep(kept, key, entry)
+
     over = threading.Event()
-    watch = threading.Thread(target=_watch, args=(entry, over), daemon=True)
-    wall, cpu = time.monotonic(), _cpu_seconds()
+    watch = threading.Thread(target=_watch, args=(look, over), daemon=True)
     watch.start()
     try:
         yield entry
     finally:
         over.set()
         watch.join()
-    entry.wall_seconds = round(time.monotonic() - wall, 3)
-    entry.cpu_seconds = round(_cpu_seconds() - cpu, 3)
+        count()
+        _keep(kept, key, entry)
     line = {key: value for key, value in asdict(entry).items() if value is not None}
     before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     if not before.endswith("\n"):  # torn by a sudden end, and so kept away from the new line
         before += "\n" * bool(before)
     runs.write_text(path, before + json.dumps(line) + "\n")
+    kept.unlink(missing_ok=True)
+
+
+def _keep(kept: Path, key: str, entry: Entry) -> None:
+    with suppress(OSError):  # on a full disk it is the stage that fails, and says so
+        runs.write_json(kept, {"key": key} | asdict(entry))
+
+
+def _earlier(kept: Path, key: str) -> tuple[float, float, int]:
+    """Wall and CPU seconds and peak memory of interrupted calls; zeros when there were none."""
+    try:
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        if found["key"] == key:
+            seconds = float(found["wall_seconds"]), float(found["cpu_seconds"])
+            return *seconds, int(found["peak_memory_bytes"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or torn
+        pass
+    return 0.0, 0.0, 0
 
 
 def read(path: Path) -> list[dict[str, object]]:
@@ -69,15 +113,18 @@ def _cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _watch(entry: Entry, over: threading.Event) -> None:
+def _watch(look: Callable[[int, float], None], over: threading.Event) -> None:
+    """Tell `look` the memory of all processes and the CPU seconds of the running children."""
     me = psutil.Process()
     while True:
-        now = 0
-        for process in [me, *me.children(recursive=True)]:
+        memory, seconds = me.memory_info().rss, 0.0
+        for process in me.children(recursive=True):
             try:
-                now += process.memory_info().rss
+                memory += process.memory_info().rss
+                times = process.cpu_times()
+                seconds += times.user + times.system
             except psutil.Error:
                 continue
-        entry.peak_memory_bytes = max(entry.peak_memory_bytes, now)
+        look(memory, seconds)
         if over.wait(INTERVAL):
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
 TASK_CONTEXT, CHAT_CONTEXT = 1024, 4096  # tokens
+TEMPERATURE = 0.7  # of a conversation: at 0 small models go round in circles
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,14 @@ class Model:
         messages: Sequence[dict[str, str]],
         *,
         max_tokens: int = 512,
-        temperature: float = 0.0,
+        temperature: float | None = None,
         seed: int | None = None,
     ) -> Iterator[str]:
-        """The reply to a conversation, piece by piece."""
+        """The reply to a conversation, piece by piece.
+
+        `temperature` is what the file recommends, else 0.7; at 0 the likeliest token is taken.
+        The same `seed` gives the same reply again.
+        """
         from bantam.formats import chat
 
         template = self.file.metadata.get("tokenizer.chat_template")
@@ -179,11 +184,17 @@ class Model:
                 f"the conversation has {len(ids)} tokens, this model has room for {room}",
                 "begin a new one, or say less at once",
             )
-        return self.runtime.generate(ids, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        warmth = self._temperature if temperature is None else temperature
+        return self.runtime.generate(ids, max_tokens=max_tokens, temperature=warmth, seed=seed)
 
     def chat(self, messages: Sequence[dict[str, str]], **settings: Any) -> str:
         """The whole reply to a conversation; settings as for `stream`."""
         return "".join(self.stream(messages, **settings))
+
+    @property
+    def _temperature(self) -> float:
+        told = self.file.metadata.get("general.sampling.temp")
+        return told if isinstance(told, float) and 0 <= told < inf else TEMPERATURE
 
     def _special(self, name: str) -> str:
         id, tokens = self._id(name), self.file.metadata.get("tokenizer.ggml.tokens", [])
@@ -213,7 +224,7 @@ def load(name: str | Path, *, threads: int | None = None, parallel: int = 1) -> 
 
 def find(name: str | Path) -> Path:
     """The .gguf of a run, a pack folder or a source. Raises BadInput when there is none."""
-    place = Path(name)
+    place = Path(name).expanduser()
     if (place / "pack").is_dir():
         place /= "pack"
     elif (place / ".lock").is_file():
@@ -225,19 +236,24 @@ def find(name: str | Path) -> Path:
         raise BadInput(f"{place} is a recipe, no model", f"`bantam make {place}` makes the model")
     held = list(place.glob("*.gguf")) if place.is_dir() else [place]
     if len(held) == 1 and held[0].suffix == ".gguf" and held[0].is_file():
-        return held[0]  # at once: `sources` would hash the whole file first
+        return held[0]  # at once: `sources` takes its time to be imported
     from bantam import sources
 
-    return gguf_in(sources.resolve(str(place) if place.exists() else str(name)))
+    if place.exists() and not place.name.lower().endswith(sources.ARCHIVES):
+        return _gguf(sources.model_in(place, str(place)), str(place))  # unhashed: it may be large
+    return gguf_in(sources.resolve(str(name)))
 
 
 def gguf_in(source: sources.Source) -> Path:
     """The .gguf in a source. Raises BadInput when there is none."""
     from bantam import sources
 
-    path = sources.model_file(source)
+    return _gguf(sources.model_file(source), source.name)
+
+
+def _gguf(path: Path, name: str) -> Path:
     if path.is_dir():
         raise BadInput(
-            f"{source.name} is no GGUF file", "`bantam make` makes one, with this as base.model"
+            f"{name} is no GGUF file", "`bantam make` makes one, with this as base.model"
         )
     return path

@@ -138,7 +138,8 @@ def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
     locked = read_lock(folder).get("sources", {})
     here = made.path.parent
     anew = not locked.keys() >= set(names)
-    with ledger.spent(folder / "ledger.jsonl", "sources") if anew else nullcontext():
+    key = runs.key_of("sources", names)
+    with ledger.spent(folder / "ledger.jsonl", "sources", key) if anew else nullcontext():
         found = {}
         for name in dict.fromkeys(names):
             remote = locked.get(name, {}).get("scheme", "path") != "path"
@@ -247,14 +248,16 @@ def _planned(job: Job, key: str) -> Any:
         return Plan(**lock["plan"])
     began = time.perf_counter()
     warnings = _unknown_language(job)
-    say("  timing a few steps to plan the training")
+    train = job.made.train
+    if train.budget is not None or not train.threads or train.method == "auto":
+        say("  timing a few steps to plan the training")
     examples = stage.examples_of(job.task, job.tokenizer, job.pairs("train"))
     val = stage.examples_of(job.task, job.tokenizer, job.pairs("val"))
     plan = budget.plan(
         lambda: load.load(job.base).to(device.pick()),
         examples,
         val,
-        job.made.train,
+        train,
         time.perf_counter() - began,
     )
     _lock(job.folder, plan=asdict(plan), plan_key=key, warnings=warnings)
@@ -425,7 +428,7 @@ def _stage(
         say(f"{name}: done before")
         return
     say(f"{name} ...")
-    with ledger.spent(job.folder / "ledger.jsonl", name) as entry:
+    with ledger.spent(job.folder / "ledger.jsonl", name, key) as entry:
         entry.predicted_seconds = predicted_seconds
 
         def counted(folder: Path) -> None:

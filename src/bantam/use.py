@@ -4,19 +4,20 @@ import codecs
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
+from bantam.crowd import PIECE, crowd
 from bantam.errors import BadInput
 from bantam.model import Answer, Model
 from bantam.progress import bar, say
 from bantam.runs import sync
 from bantam.text.separator import separator
 
-BATCH = 64
+FEW = 32  # texts for one process: each more costs half a second before its first answer
 Row = dict[str, Any]
 csv.field_size_limit(1 << 27)  # a long document is no error
 
@@ -59,21 +60,40 @@ def rows(
         write = stack.enter_context(_Written(output, multi)) if output else None
         gathered: list[Row] = []
         advance = None if asks else stack.enter_context(bar("run"))
-        while batch := list(islice(source, 1 if asks else BATCH)):
-            answers = model.batch([row[name] for row in batch])
-            for row, answer in zip(batch, answers, strict=True):
-                if write:
-                    write(row, answer)
-                elif json_:
-                    gathered.append({"text": row[name]} | plain(answer))
-                else:
-                    print(line(answer), flush=True)
-            done += len(batch)
+        answers = stack.enter_context(closing(_answers(model, source, name, asks)))
+        for row, answer in answers:
+            if write:
+                write(row, answer)
+            elif json_:
+                gathered.append({"text": row[name]} | plain(answer))
+            else:
+                print(line(answer), flush=True)
+            done += 1
             if advance:
                 advance(done, max(total, done), "")
         if json_ and not output:
             print(json.dumps({"answers": gathered}, ensure_ascii=False, indent=2))
     return done
+
+
+def _answers(
+    model: Model, source: Iterator[Row], name: str, asks: bool
+) -> Generator[tuple[Row, Answer], None, None]:
+    """Each row with the answer to its text: from `model` if they are few or typed (`asks`), else
+    from a crowd, which closing the generator ends."""
+
+    def answer(model: Model, rows: list[Row]) -> list[tuple[Row, Answer]]:
+        return list(zip(rows, model.batch([row[name] for row in rows]), strict=True))
+
+    first = [] if asks else list(islice(source, FEW + 1))
+    source = chain(first, source)
+    if len(first) > FEW:
+        with crowd(model.path, threads=model.threads, context=model.context) as share:
+            pieces = iter(lambda: list(islice(source, PIECE)), [])
+            yield from chain.from_iterable(share(answer, pieces))
+    else:
+        for row in source:
+            yield row, model(row[name])
 
 
 def _read(file: Path | None, column: str | None) -> Iterator[Row]:

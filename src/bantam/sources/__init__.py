@@ -21,6 +21,7 @@ from bantam.sources.cache import cached, clear
 from bantam.sources.door import ROOM, NotHeld, closed, offline, suggest
 
 __all__ = [
+    "ARCHIVES",
     "NotHeld",
     "Source",
     "cached",
@@ -28,6 +29,7 @@ __all__ = [
     "closed",
     "extract",
     "model_file",
+    "model_in",
     "offline",
     "resolve",
 ]
@@ -89,17 +91,21 @@ def resolve(source: str, *, relative_to: Path = Path(), expect_sha256: str | Non
 
 def model_file(source: Source) -> Path:
     """The one model in a source: a .gguf, or a folder with config.json and *.safetensors."""
-    path = source.path
+    return model_in(source.path, source.name)
+
+
+def model_in(path: Path, name: str) -> Path:
+    """The one model at a path on this disk, as `model_file` finds it; `name` is for the errors."""
     if path.is_file():
         if path.suffix != ".gguf":
-            raise BadInput(f"{source.name} is no model", "name a .gguf or a Hugging Face folder")
+            raise BadInput(f"{name} is no model", "name a .gguf or a Hugging Face folder")
         return path
     configs = {file.parent for file in path.rglob("config.json")}
     models = [*path.rglob("*.gguf"), *(c for c in configs if any(c.glob("*.safetensors")))]
     if len(models) != 1:
         names = ", ".join(sorted(str(model.relative_to(path)) for model in models))
         raise BadInput(
-            f"{source.name} holds {f'several models: {names}' if models else 'no model'}",
+            f"{name} holds {f'several models: {names}' if models else 'no model'}",
             "name one of them" if models else "name a .gguf or a Hugging Face folder",
         )
     return models[0]
