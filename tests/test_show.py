@@ -62,6 +62,7 @@ def test_a_torn_verdict_does_no_harm(made: Path, tmp_path: Path) -> None:
     [
         ([0.5, 0.25, 1.0], "above 0.250 to 0.500, by their label; never with 1 of the 3 labels"),
         ([0.5, 0.5, 0.5], "above 0.500, by their label"),
+        ([0.9999999, 0.9996, 1.0], "above 0.999, by their label; never with 1 of the 3 labels"),
         ([1.0, 1.0, 1.0], "sure      no answer is"),
     ],
 )

@@ -1,6 +1,7 @@
 """What a run or a model is, what it was made from and what it scored, as plain data and as text."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def _sure(thresholds: list[float]) -> str:
         return "no answer is"
     never = len(thresholds) - len(bounds)
     apart = f"; never with {never} of the {len(thresholds)} labels" if never else ""
-    between = f"{min(bounds):.3f}" + (f" to {max(bounds):.3f}" if len(set(bounds)) > 1 else "")
+    # Rounded down: 1.000 would say never.
+    low, high = (f"{math.floor(1000 * end(bounds)) / 1000:.3f}" for end in (min, max))
+    between = low if low == high else f"{low} to {high}"
     return f"answers with a probability above {between}, by their label{apart}"
 
 
