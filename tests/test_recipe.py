@@ -140,6 +140,12 @@ rivals = [
         ('kind = "classify"\nname = "../up"', "small letters"),
         ('kind = "classify"\nname = ""', "small letters"),
         ('kind = "classify"\nname = ["a"]', "text in quotes"),
+        ('kind = "classify"\nsure = 0', "line 5, task.sure: must be more than 0"),
+        ('kind = "classify"\nsure = 1.0', "must be less than 1.0 (it is 1.0)"),
+        ('kind = "classify"\nsure = "0.9"', "must be a number"),
+        ('kind = "classify"\nsure = true', "write for instance sure = 0.9"),
+        ('kind = "classify"\nsure = nan', "line 5, task.sure: must be"),
+        ('kind = "classify"\nsure = 0.9\nmulti = true', "line 5, task.sure: there is none with"),
         ('kind = "classify"\n"\\u001b[31m" = 1', "\\u001b[31m"),
     ],
 )

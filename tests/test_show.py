@@ -57,6 +57,25 @@ def test_a_torn_verdict_does_no_harm(made: Path, tmp_path: Path) -> None:
     assert "verdict" not in told
 
 
+@pytest.mark.parametrize(
+    ("thresholds", "said"),
+    [
+        ([0.5, 0.25, 1.0], "above 0.250 to 0.500, by their label; never with 1 of the 3 labels"),
+        ([0.5, 0.5, 0.5], "above 0.500, by their label"),
+        ([0.9999999, 0.9996, 1.0], "above 0.999, by their label; never with 1 of the 3 labels"),
+        ([1.0, 1.0, 1.0], "sure      no answer is"),
+    ],
+)
+def test_when_an_answer_is_sure(
+    thresholds: list[float], said: str, made: Path, tmp_path: Path
+) -> None:
+    packed = made / "runs/tiny/pack/tiny-Q8_0.gguf"
+    calibration = json.dumps({"thresholds": thresholds})
+    path = rewritten(packed, tmp_path / "m.gguf", **{"bantam.calibration": calibration})
+    assert any(line.endswith(said) for line in describe(facts(str(path))).splitlines())
+    assert "sure" not in describe(facts(str(packed)))
+
+
 def test_many_labels_are_cut_short() -> None:
     task = {
         "kind": "classify",

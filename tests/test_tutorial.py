@@ -56,3 +56,4 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     assert [row["id"] for row in answered] == ["1", "2"]
     teams = {"account", "billing", "delivery", "repairs"}
     assert {row["answer"] for row in answered} <= teams
+    assert {row["sure"] for row in answered} <= {"true", "false"}

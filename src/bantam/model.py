@@ -29,12 +29,15 @@ class Answer:
 
     Of a task with several labels a text `label` is the set: the labels sorted and joined by "|", ""
     for none. `probability` is that the whole set is right, with each label a question of its own.
+    `sure` says whether the label can be relied on as often as `task.sure` in the recipe asked for;
+    None if it did not ask, or with several labels a text.
     """
 
     label: str
     probability: float
     probabilities: dict[str, float]
     labels: tuple[str, ...]
+    sure: bool | None = None
 
     def __str__(self) -> str:
         return self.label
@@ -206,9 +209,9 @@ def _answer(task: kinds.Task, row: list[float]) -> Answer:
     labels = tuple(task.labels[n] for n in chosen)
     shares = dict(zip(task.labels, row, strict=True))
     if not task.multi:
-        return Answer(labels[0], row[chosen[0]], shares, labels)
-    sure = prod(p if n in chosen else 1 - p for n, p in enumerate(row))
-    return Answer(several.joined(labels), sure, shares, labels)
+        return Answer(labels[0], row[chosen[0]], shares, labels, classify.sure(task, row))
+    whole = prod(p if n in chosen else 1 - p for n, p in enumerate(row))
+    return Answer(several.joined(labels), whole, shares, labels)
 
 
 def trained_context(file: gguf.GGUF) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bantam import __version__, kinds, ledger, recipe, runs, sources
 from bantam.engine import cores
 from bantam.errors import BadInput, JobFailed
-from bantam.kinds import classify
+from bantam.kinds import classify, sure
 from bantam.licences import licence_in
 from bantam.model import TASK_CONTEXT, gguf_in, trained_context
 from bantam.progress import bar, say
@@ -303,19 +303,31 @@ def _model(job: Job, train_key: str) -> str:
 
 def _pack(job: Job, model_key: str) -> str:
     """The model as one GGUF file, proved against the weights it was made from."""
-    key = runs.key_of("pack", 2, model_key, BITS)
+    wanted = job.made.task.sure
+    key = runs.key_of("pack", 2, model_key, BITS, wanted)
     name = f"{job.made.task.name}-{BITS}.gguf"
 
     def build(folder: Path) -> None:
         from bantam.model import Model
         from bantam.nets import load
         from bantam.pack import gguf_file, proof
+        from bantam.train import stage
 
         decoder = load.load(job.folder / "model")
         found = json.loads((job.folder / "train/calibration.json").read_text(encoding="utf-8"))
         task = replace(
             job.task, temperature=found["temperature"], thresholds=tuple(found["thresholds"])
         )
+        if wanted is not None:
+            val = job.pairs("val")
+            say(f"  finding on {len(val)} validation texts when an answer is sure")
+            bounds = stage.sure_above(decoder, task, job.tokenizer, val, wanted)
+            if min(bounds) == sure.NEVER:
+                say(
+                    "  warning: no answer will be sure: on the validation rows no label is right "
+                    f"{100 * wanted:g}% of the time, or they are too few to tell"
+                )
+            task = replace(task, thresholds=bounds)
         gguf_file.write(folder / name, decoder, job.tokenizer, task, _lineage(job), BITS)
         texts = [text for text, _ in job.pairs("val")[: proof.ROWS]]
         say(f"  proving the packed file on {len(texts)} texts")

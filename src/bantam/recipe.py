@@ -35,6 +35,7 @@ EXAMPLES = {
     "name": '"my-task"',
     "kind": '"classify"',
     "instruction": '"Which team should answer this message?"',
+    "sure": "0.9",
     "output": '"category"',
     "examples": '["examples.csv"]',
     "group": '"customer"',
@@ -117,13 +118,15 @@ class Section(BaseModel):
 class Task(Section):
     """What the model is for. The name defaults to that of the recipe's folder.
 
-    With `multi` a text may have several labels, or none.
+    With `multi` a text may have several labels, or none. `sure` is how many of the answers that are
+    marked as sure should be right, such as 0.9; without it none are marked.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "task"
     kind: Annotated[Literal["classify"], BeforeValidator(_kind)]
     instruction: str = ""
     multi: bool = False
+    sure: Share | None = None
 
 
 class Data(Section):
@@ -262,6 +265,12 @@ def _check_multi(path: Path, lines: dict[tuple[str | int, ...], int], written: W
     """What does not go together with several labels a text."""
     if not written.task.multi:
         return
+    if written.task.sure is not None:
+        raise BadInput(
+            f"{path}, line {lines['task', 'sure']}, task.sure: there is none with task.multi, "
+            "where each label of an answer has its own probability",
+            "take the line out, or task.multi",
+        )
     if written.train.class_weights != "none":
         raise BadInput(
             f"{path}, line {lines['train', 'class_weights']}, train.class_weights: there are none "

@@ -1,11 +1,13 @@
 """What a run or a model is, what it was made from and what it scored, as plain data and as text."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from bantam.formats import gguf
 from bantam.judge import loose
+from bantam.kinds.sure import NEVER
 from bantam.model import Model, find
 
 Facts = dict[str, Any]
@@ -33,6 +35,7 @@ def facts(name: str) -> Facts:
             "instruction": model.task.instruction,
             "labels": list(model.task.labels),
             "multi": model.task.multi,
+            "thresholds": list(model.task.thresholds),
         }
     if lineage := _object(data.get("bantam.lineage")):
         told["lineage"] = lineage
@@ -55,6 +58,8 @@ def describe(told: Facts) -> str:
         several = ", several labels a text" if task.get("multi") else ""
         lines.append(f"task      {task['name']} ({task['kind']}{several}): {task['instruction']}")
         lines.append(f"labels    {', '.join(labels[:20])}{more}")
+        if task.get("thresholds") and not task.get("multi"):
+            lines.append(f"sure      {_sure(task['thresholds'])}")
     lines.append(f"licence   {told['licence'] or 'not stated'}")
     lineage = loose.part(told.get("lineage"))
     if origin := loose.part(lineage.get("base")).get("origin"):
@@ -64,6 +69,19 @@ def describe(told: Facts) -> str:
     if sentence := loose.part(told.get("verdict")).get("sentence"):
         lines.append(f"verdict   {sentence}")
     return "\n".join(lines)
+
+
+def _sure(thresholds: list[float]) -> str:
+    """When an answer of a single-label task is sure."""
+    bounds = [bound for bound in thresholds if bound < NEVER]
+    if not bounds:
+        return "no answer is"
+    never = len(thresholds) - len(bounds)
+    apart = f"; never with {never} of the {len(thresholds)} labels" if never else ""
+    # Rounded down: 1.000 would say never.
+    low, high = (f"{math.floor(1000 * end(bounds)) / 1000:.3f}" for end in (min, max))
+    between = low if low == high else f"{low} to {high}"
+    return f"answers with a probability above {between}, by their label{apart}"
 
 
 def _object(text: object) -> Facts:

@@ -23,18 +23,20 @@ csv.field_size_limit(1 << 27)  # a long document is no error
 
 
 def plain(answer: Answer) -> Row:
-    """An answer as JSON has it."""
-    return {
+    """An answer as JSON has it; `sure` only where the task says when an answer is."""
+    told = {
         "label": answer.label,
         "labels": list(answer.labels),
         "probability": round(answer.probability, 6),
         "probabilities": {k: round(p, 6) for k, p in answer.probabilities.items()},
     }
+    return told if answer.sure is None else told | {"sure": answer.sure}
 
 
 def line(answer: Answer) -> str:
-    """An answer as a person reads it, one line that a program can cut at the tab; no label: "-"."""
-    return f"{answer.label or '-'}\t{answer.probability:.3f}"
+    """An answer as a person reads it, one line to be cut at its tabs; no label: "-"."""
+    told = f"{answer.label or '-'}\t{answer.probability:.3f}"
+    return told if answer.sure is None else f"{told}\t{'sure' if answer.sure else 'unsure'}"
 
 
 def rows(
@@ -180,7 +182,8 @@ def _count(file: Path | None) -> int:
 class _Written:
     """The answers' file, renamed into place when the block ends well.
 
-    With several labels a text they are a list in .jsonl, else one cell as "a|b".
+    With several labels a text they are a list in .jsonl, else one cell as "a|b". Whether an answer
+    is sure is true or false.
     """
 
     def __init__(self, path: Path, multi: bool) -> None:
@@ -203,6 +206,8 @@ class _Written:
     def __call__(self, row: Row, answer: Answer) -> None:
         told = row | {"answer": answer.label, "probability": round(answer.probability, 6)}
         suffix = self.path.suffix.lower()
+        if answer.sure is not None:
+            told["sure"] = answer.sure if suffix == ".jsonl" else json.dumps(answer.sure)
         if suffix == ".jsonl":
             told["probabilities"] = plain(answer)["probabilities"]
             if self.multi:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from bantam.errors import BadInput
-from bantam.judge.metrics import best_thresholds, classification, label_sets
+from bantam.judge.metrics import best_thresholds, classification, coverage, label_sets
 from bantam.kinds import several
 
 LABELS = ["negative", "neutral", "positive"]
@@ -171,3 +171,30 @@ def test_always_plain_json(rows: list[tuple[str, str]], sure: bool) -> None:
     scores = classification(expected, answers, probabilities, LABELS)
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
     assert 0 <= scores["macro_f1"] <= 1
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.3, 0.5, 0.7, 0.9]), st.booleans()), min_size=20))
+def test_a_coverage_curve_counts_the_surest_answers(rows: list[tuple[float, bool]]) -> None:
+    told, right = (np.array(column) for column in zip(*rows, strict=True))
+    wanted = []
+    for least in sorted(set(told.tolist()), reverse=True):
+        kept = right[told >= least]
+        if len(kept) >= 20:
+            wanted.append((len(kept) / len(rows), kept.mean()))
+    assert np.array(coverage(told, right)) == pytest.approx(np.array(wanted))
+    assert coverage(told, right)[-1] == pytest.approx((1, right.mean()))
+
+
+def test_a_long_coverage_curve_is_thinned_and_ends_at_all_rows() -> None:
+    rng = np.random.default_rng(0)
+    told, right = rng.random(12_345), rng.random(12_345) < 0.7
+    points = coverage(told, right)
+    assert 50 < len(points) <= 101
+    assert points[-1] == pytest.approx((1, right.mean()))
+    for share, accuracy in points:
+        surest = right[np.argsort(-told)[: round(share * 12_345)]]
+        assert accuracy == pytest.approx(surest.mean())
+
+
+def test_a_coverage_curve_of_few_rows_is_its_end() -> None:
+    assert coverage(np.array([0.9, 0.8]), np.array([True, False])) == [(1.0, 0.5)]

@@ -1,6 +1,7 @@
 """The page is made from a realistic run, from runs with parts missing, and from hostile text."""
 
 import copy
+import itertools
 import json
 import math
 import random
@@ -13,7 +14,7 @@ from typing import Any
 import polars
 import pytest
 
-from bantam.judge.charts import NARROWEST, Point, scatter
+from bantam.judge.charts import NARROWEST, Line, Point, coverage, scatter
 from bantam.judge.report import read_run, report
 from bantam.judge.verdict import Verdict
 
@@ -235,6 +236,10 @@ def sample(labels: list[str] | None = None, rows: int = 600) -> Json:
         "proof": [
             {"check": "same tokens", "measured": 0, "bound": 0, "passed": True},
             {"check": "same answers", "measured": 0.997, "bound": 0.99, "passed": True},
+        ],
+        "coverage": [
+            {"name": name, "points": [[n / 20, score + (1 - score) * (1 - n / 20)] for n in part]}
+            for (name, score, *_), part in zip(MODELS, [range(2, 21), [20]] * 4, strict=False)
         ],
         "mistakes": [
             {
@@ -491,6 +496,54 @@ def test_labels_of_points_close_together_do_not_overlap() -> None:
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
+def test_the_surest_answers_are_drawn_with_the_place_where_the_model_is_used() -> None:
+    run = sample()
+    plain = report(run)
+    assert plain.count('class="plot named"') == 1
+    chart = plain.split('class="plot named"')[1].split("</div>")[0]
+    assert chart.count("<polyline") == len(MODELS)
+    assert all(f">{name[:15]}" in chart for name, *_ in MODELS)
+    # 0.81 + 0.19 * 0.75 and so on
+    said = "ours: 95% of the surest 25%, 90% of the surest 50%, 86% of the surest 75%, 81% of"
+    assert said in chart
+    assert "sure: " not in chart
+    run["verdict"]["sure"] = {
+        "wanted": 0.9,
+        "share": 0.62,
+        "right": 0.93,
+        "right_low": 0.9,
+        "right_high": 0.95,
+    }
+    Verdict.model_validate(run["verdict"])
+    assert "sure: 62%" in report(run)
+    run["verdict"]["sure"] |= {"share": 0.0, "right": None}
+    assert "sure: " not in report(run).split('class="plot named"')[1].split("</div>")[0]
+
+
+def test_several_labels_and_one_point_a_model_have_no_such_chart() -> None:
+    run = sample()
+    run["verdict"]["model"]["scores"]["micro_f1"] = 0.8
+    assert 'class="plot named"' not in report(run)
+    run = sample()
+    for model in run["coverage"]:
+        model["points"] = model["points"][-1:]
+    assert 'class="plot named"' not in report(run)
+
+
+@pytest.mark.parametrize("ends", [[0.5] * 12, [0.99, 0.5, 0.505, 0.51, 0.2, 0.19]])
+def test_names_at_the_ends_of_lines_do_not_overlap(ends: list[float]) -> None:
+    lines = [Line(f"m{n}", "theirs", [(0.5, 1.0), (1.0, end)]) for n, end in enumerate(ends)]
+    svg = str(coverage(lines))
+    inner = [float(y) for y in re.findall(r'x="16" y="(-?[\d.]+)"', svg)]
+    outer = [float(y) for y in re.findall(r'y="(-?[\d.]+)" overflow', svg)]
+    places = [a + b for a, b in zip(inner, outer, strict=True)]
+    order = sorted(range(len(ends)), key=lambda n: -ends[n])
+    gaps = [places[b] - places[a] for a, b in itertools.pairwise(order)]
+    assert min(gaps) >= 14.9
+    moved = [abs(place - 4 - y) for place, y in zip(places, outer, strict=True)]
+    assert len(set(ends)) == 1 or moved[0] < 0.1  # who stands alone stays
+
+
 def write_run(folder: Path, run: Json) -> None:
     """A run folder that holds this run, with predictions from which its mistakes can be found."""
     for name in ("judge", "train", "text", "pack"):
@@ -515,13 +568,16 @@ def write_run(folder: Path, run: Json) -> None:
             "group": None,
             "expected": row["expected"],
             "answer": row["answer"],
+            "probability": row["probability"],
             "probabilities": [row["probability"], 1 - row["probability"]],
             "latency_ms": 38.0,
         }
         for row in run["mistakes"]
     ]
     right = [{**row, "id": f"right{i}", "answer": row["expected"]} for i, row in enumerate(rows)]
-    rival = [{**row, "model": "tfidf", "probabilities": [1.0, 0.0]} for row in rows]
+    rival = [
+        {**row, "model": "tfidf", "probability": 1.0, "probabilities": [1.0, 0.0]} for row in rows
+    ]
     polars.DataFrame([*right, *rival, *reversed(rows)]).write_parquet(
         folder / "judge" / "predictions.parquet"
     )
@@ -539,6 +595,11 @@ def write_run(folder: Path, run: Json) -> None:
 
 def test_a_run_folder_reads_back_as_it_was(tmp_path: Path) -> None:
     run = sample()
+    # Of 12 rows ours got half right, tfidf none; with so few there is only the end of each curve.
+    run["coverage"] = [
+        {"name": "ours", "points": [(1.0, 0.5)]},
+        {"name": "tfidf", "points": [(1.0, 0.0)]},
+    ]
     write_run(tmp_path / "review-sentiment", run)
     assert read_run(tmp_path / "review-sentiment") == run
 

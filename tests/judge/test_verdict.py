@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from bantam.errors import BadInput, JobFailed
+from bantam.judge.statistics import bootstrap_interval
 from bantam.judge.verdict import Verdict, positive, verdict
 
 LABELS = ["no", "yes"]
@@ -63,7 +64,7 @@ def test_is_the_public_contract() -> None:
     system = measured | {"name", "score", "score_low", "score_high", "scores"}
     against = {"difference", "difference_low", "difference_high", "p_value", "outcome"}
     whole = {"schema", "task", "kind", "metric", "test_rows", "model", "rivals", "limits", "data"}
-    whole |= {"smallest_detectable_difference", "sentence"}
+    whole |= {"smallest_detectable_difference", "sentence", "sure"}
     assert set(found) == whole
     assert set(found["model"]) == system
     assert [set(rival) for rival in found["rivals"]] == [system | against]
@@ -177,6 +178,51 @@ def test_limits_are_held_against_what_was_measured() -> None:
     assert "Not measured: the limit on memory, 1,000.0 MB" in found["sentence"]
     assert not positive(found)
     assert positive(judge(frame, limits={"size": 200e6, "latency": None}))
+
+
+def sure_of(shown, frame: pl.DataFrame) -> dict:
+    """The verdict when ours is sure where `shown` says."""
+    task, data = ("reviews", "classify", "accuracy"), {"seed": 7}
+    frame = frame.with_columns(pl.when(model="ours").then(shown).alias("sure"))
+    return verdict(*task, frame, LABELS, {"ours": SYSTEM}, {}, data, seed=7, sure=0.9)
+
+
+def test_what_is_sure_is_told_with_its_interval_over_groups() -> None:
+    frame = predictions({"ours": 0.7, "tfidf": 0.5})
+    right = pl.col("answer") == pl.col("expected")
+    row = pl.int_range(pl.len()).over("model")
+    found = sure_of((right & (row % 7 > 1)) | (row % 29 == 0), frame)
+    ours = frame.filter(model="ours").with_row_index("row")
+    kept = ours.filter((right & (pl.col("row") % 7 > 1)) | (pl.col("row") % 29 == 0))
+    share = kept.select(right.mean()).item()
+    low, high = bootstrap_interval(
+        kept.select(right).to_series().to_numpy(), kept["group"].to_list(), seed=7
+    )
+    assert 0.9 < share < 1
+    assert found["sure"] == pytest.approx(
+        {
+            "wanted": 0.9,
+            "share": len(kept) / 600,
+            "right": share,
+            "right_low": low,
+            "right_high": high,
+        }
+    )
+    assert (
+        f"It is sure of {len(kept) / 600:.1%} of its answers, and {share:.1%} of these are right "
+        f"(95% interval {low:.1%} to {high:.1%}; asked for: 90%)."
+    ) in found["sentence"]
+    assert Verdict.model_validate(found).sure
+
+
+def test_a_model_that_is_sure_of_nothing() -> None:
+    found = sure_of(pl.lit(False), predictions({"ours": 0.7}))
+    none = {"right": None, "right_low": None, "right_high": None}
+    assert found["sure"] == {"wanted": 0.9, "share": 0.0, **none}
+    assert found["sentence"].endswith(
+        "It is sure of no answer (asked for: 90% of the sure ones right)."
+    )
+    assert judge(predictions({"ours": 0.7}))["sure"] is None
 
 
 def test_what_is_unknown_is_null() -> None:

@@ -156,7 +156,6 @@ BROKEN: dict[str, dict[str, object]] = {
     "a truth": calibration(0.5, 0.5, 0.5, True),
     "no list": {"bantam.calibration": '{"thresholds": 0.5}'},
     "a mark in a label": {"bantam.labels": ["a", "b", "c|d", "e"]},
-    "not multi": {"bantam.prompt": kinds.to_metadata(replace(TASK, multi=False))["bantam.prompt"]},
     "spelled": {
         "bantam.prompt": kinds.to_metadata(replace(TASK, one_token=False))["bantam.prompt"]
     },

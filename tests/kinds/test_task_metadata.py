@@ -1,6 +1,7 @@
 """A task as the metadata of a GGUF file, there and back, and broken."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,12 @@ TASKS = st.builds(
 )
 
 
-@given(TASKS)
-def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, task: Task) -> None:
+@given(TASKS, st.lists(st.floats(0, 1), min_size=5, max_size=5), st.booleans())
+def test_there_and_back(
+    tmp_path_factory: pytest.TempPathFactory, task: Task, bounds: list[float], some: bool
+) -> None:
+    if some:
+        task = replace(task, thresholds=tuple(bounds[: len(task.labels)]))
     path = tmp_path_factory.mktemp("task") / "task.gguf"
     gguf.write(path, kinds.to_metadata(task), [])
     assert kinds.from_metadata(gguf.read(path).metadata, path) == task
@@ -92,6 +97,14 @@ BROKEN: dict[str, dict[str, Any]] = {
     "temperature without end": {"bantam.calibration": '{"temperature": Infinity}'},
     "temperature no number": {"bantam.calibration": '{"temperature": NaN}'},
     "temperature a list": {"bantam.calibration": '{"temperature": []}'},
+    "a threshold too few": {"bantam.calibration": '{"thresholds": [0.5]}'},
+    "a threshold too many": {"bantam.calibration": '{"thresholds": [0.5, 0.5, 0.5]}'},
+    "a threshold above 1": {"bantam.calibration": '{"thresholds": [0.5, 1.1]}'},
+    "a threshold below 0": {"bantam.calibration": '{"thresholds": [0.5, -0.1]}'},
+    "a threshold no number": {"bantam.calibration": '{"thresholds": [0.5, NaN]}'},
+    "a threshold of text": {"bantam.calibration": '{"thresholds": [0.5, "1"]}'},
+    "a threshold of true": {"bantam.calibration": '{"thresholds": [0.5, true]}'},
+    "thresholds by label": {"bantam.calibration": '{"thresholds": {"yes": 0.5, "no": 0.5}}'},
 }
 
 

@@ -178,3 +178,11 @@ def test_what_is_written_can_be_loaded_and_prepared(
     made = prepare(read.data, [folder / source for source in read.data.examples])
     assert made.report["labels"] == seen.labels
     assert "\x1b" not in describe(seen)
+
+
+def test_what_is_offered_in_a_comment_is_a_sound_line(tmp_path: Path) -> None:
+    table = {"text": texts(60), "label": ["good", "bad"] * 30}
+    written = write_recipe(look(save(tmp_path, "a.csv", table)), tmp_path / "recipe.toml")
+    assert written.count("\n# sure = ") == 1
+    (tmp_path / "recipe.toml").write_text(written.replace("\n# sure", "\nsure"), "utf-8")
+    assert recipe.load(tmp_path / "recipe.toml").task.sure == 0.9

@@ -41,6 +41,12 @@ def card(run: dict[str, Any]) -> str:
         "also a text that has nothing to do with them.",
         "",
     ]
+    if sure := verdict.get("sure"):
+        lines += [
+            f"Of the answers that it marks as sure {100 * sure['wanted']:g}% should be right; "
+            "what it is unsure of is for a person.",
+            "",
+        ]
     lines += [
         f"- {_cell(warning)}" for warning in (*text.get("warnings", []), *lock.get("warnings", []))
     ]

@@ -8,6 +8,7 @@ and print can change them.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -152,23 +153,11 @@ def curves(
     left, right = min(0.0, *xs), max(xs)
     span = (right - left) or 1
     down, y_ticks = _down(*(band or (min(ys), max(ys))))
-    drawn = [
-        tag(
-            "polyline",
-            class_=f"curve {line.style}",
-            points=" ".join(
-                f"{_round(100 * (x - left) / span)},{_round(down(y))}" for x, y in line.points
-            ),
-        )
-        for line in lines
-    ]
-    stretched = tag(
-        "svg",
-        *drawn,
-        width="100%",
-        height=HEIGHT,
-        viewBox=f"0 0 100 {HEIGHT}",
-        preserveAspectRatio="none",
+    drawn = _drawn(
+        [
+            line._replace(points=[((x - left) / span, down(y)) for x, y in line.points])
+            for line in lines
+        ]
     )
     dots = [
         tag(
@@ -185,23 +174,10 @@ def curves(
     mark: list[Markup] = []
     if chosen:
         x = (chosen[0] - left) / span
-        beyond = x > 0.6
-        mark = [
-            tag("line", class_="chosen", x1=_percent(x), x2=_percent(x), y1=0, y2=HEIGHT),
-            tag("circle", class_="dot ours", cx=_percent(x), cy=_round(down(chosen[1])), r=5),
-            tag(
-                "text",
-                f"kept: step {chosen[0]:,.0f}",
-                class_="name ours",
-                x=_percent(x),
-                dx=-8 if beyond else 8,
-                y=HEIGHT - 10,
-                text_anchor="end" if beyond else "start",
-            ),
-        ]
+        mark = _marked(x, down(chosen[1]), f"kept: step {chosen[0]:,.0f}")
     x_ticks = [((x - left) / span, f"{x:,.0f}") for x in _ticks(left, left + span, 4)]
     return _plot(
-        f"{y_title} over {x_title}s", x_title, y_title, x_ticks, y_ticks, stretched, *dots, *mark
+        f"{y_title} over {x_title}s", x_title, y_title, x_ticks, y_ticks, drawn, *dots, *mark
     )
 
 
@@ -224,21 +200,120 @@ def reliability(
         )
         for said, right, count in bins
     ]
-    path = " ".join(f"{_round(100 * said)},{_round(down(right))}" for said, right, _ in bins)
-    stretched = tag(
+    honest = Line("as said", "honest", [(0.0, down(0)), (1.0, down(1))])
+    ours = Line("ours", "ours", [(said, down(right)) for said, right, _ in bins])
+    x_ticks = [(x, f"{x:.1f}") for x in _FIFTHS]
+    return _plot(
+        "Reliability", said_axis, right_axis, x_ticks, y_ticks, _drawn([honest, ours]), *dots
+    )
+
+
+def coverage(lines: Sequence[Line], sure: tuple[float, float] | None = None) -> Markup:
+    """How many of the surest answers are right, over the share that these are of all.
+
+    Each line bears its name where it ends; `sure` is the place at which the last one is used.
+    """
+    ys = [y for line in lines for _, y in line.points] + ([sure[1]] if sure else [])
+    down, y_ticks = _down(min(ys), max(ys), percent=True)
+    drawn = _drawn([line._replace(points=[(x, down(y)) for x, y in line.points]) for line in lines])
+    ends = [down(line.points[-1][1]) for line in lines]
+    names = [
+        tag(  # as in a scatter: what is inside is in pixels from the line's end
+            "svg",
+            tag("title", line.name),
+            tag("circle", class_=f"bead {line.style}", r=2.5),
+            tag("line", class_="leader", x1=3, x2=13, y2=_round(place - end)),
+            tag(
+                "text",
+                _short(line.name, 16),
+                class_=f"name {line.style}",
+                x=16,
+                y=_round(place - end + 4),
+            ),
+            x=_percent(line.points[-1][0]),
+            y=_round(end),
+            overflow="visible",
+        )
+        for line, end, place in zip(lines, ends, _apart(ends), strict=True)
+    ]
+    mark: list[Markup] = []
+    if sure:
+        mark = _marked(sure[0], down(sure[1]), f"sure: {sure[0]:.0%}")
+    told = [f"{y:.0%} of the surest {x:.0%}" for x, y in _quarters(lines[-1].points)]
+    return _plot(
+        f"Accuracy of the surest answers. {lines[-1].name}: {', '.join(told)}",
+        "share answered, the surest first",
+        "accuracy of these answers",
+        [(x, f"{x:.0%}") for x in _QUARTERS],
+        y_ticks,
+        drawn,
+        *names,
+        *mark,
+        style="plot named",
+    )
+
+
+def _drawn(lines: Iterable[Line]) -> Markup:
+    """Lines whose points are (share of the width, pixels down); they stretch with the page."""
+    drawn = [
+        tag(
+            "polyline",
+            class_=f"curve {line.style}",
+            points=" ".join(f"{_round(100 * x)},{_round(y)}" for x, y in line.points),
+        )
+        for line in lines
+    ]
+    return tag(
         "svg",
-        tag("polyline", class_="curve honest", points=f"0,{HEIGHT} 100,0"),
-        tag("polyline", class_="curve ours", points=path),
+        *drawn,
         width="100%",
         height=HEIGHT,
         viewBox=f"0 0 100 {HEIGHT}",
         preserveAspectRatio="none",
     )
-    x_ticks = [(x, f"{x:.1f}") for x in _FIFTHS]
-    return _plot("Reliability", said_axis, right_axis, x_ticks, y_ticks, stretched, *dots)
+
+
+def _marked(x: float, y: float, said: str) -> list[Markup]:
+    """A dot on our line, at a share of the width and pixels down, with a word at its foot."""
+    beyond = x > 0.6
+    return [
+        tag("line", class_="chosen", x1=_percent(x), x2=_percent(x), y1=0, y2=HEIGHT),
+        tag("circle", class_="dot ours", cx=_percent(x), cy=_round(y), r=5),
+        tag(
+            "text",
+            said,
+            class_="name ours",
+            x=_percent(x),
+            dx=-8 if beyond else 8,
+            y=HEIGHT - 10,
+            text_anchor="end" if beyond else "start",
+        ),
+    ]
+
+
+def _quarters(points: Pairs) -> Pairs:
+    """The points at, or next after, each quarter of the way."""
+    found = (next((p for p in points if p[0] >= x), points[-1]) for x in _QUARTERS[1:])
+    return list(dict.fromkeys(found))
+
+
+def _apart(places: Sequence[float], gap: float = 15) -> list[float]:
+    """The places moved as little as may be, so that names there do not cover each other."""
+    order = sorted(range(len(places)), key=places.__getitem__)
+    blocks: list[list[float]] = []  # what is moved together: where each would have its first begin
+    for rank, n in enumerate(order):
+        blocks.append([places[n] - rank * gap])
+        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    begins = [fmean(block) for block in blocks for _ in block]
+    found = {
+        n: begin + rank * gap for rank, (n, begin) in enumerate(zip(order, begins, strict=True))
+    }
+    return [found[n] for n in range(len(places))]
 
 
 _FIFTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def _whisker(style: str, end: float, middle: float) -> list[Markup]:
@@ -261,6 +336,7 @@ def _plot(
     x_ticks: Iterable[tuple[float, str]],
     y_ticks: Iterable[tuple[float, str]],
     *children: str,
+    style: str = "plot",
 ) -> Markup:
     """The frame of a chart: ticks are (share of the width or pixels down, text)."""
     across = [
@@ -294,7 +370,7 @@ def _plot(
         width="100%",
         height=HEIGHT,
     )
-    return tag("div", svg, class_="plot")
+    return tag("div", svg, class_=style)
 
 
 def _down(

@@ -20,7 +20,7 @@ from bantam import kinds, recipe, runs
 from bantam.judge import language, linear
 from bantam.judge.crowd import CONTEXT, Ask, crowd
 from bantam.judge.verdict import OURS, verdict
-from bantam.kinds import several
+from bantam.kinds import classify, several
 from bantam.model import Model
 
 BATCH = 128  # texts
@@ -114,6 +114,7 @@ def judge(
         data,
         seed=made.data.seed,
         multi=task.multi,
+        sure=made.task.sure,
     )
     runs.write_json(folder / "verdict.json", result)
     return result
@@ -258,18 +259,22 @@ def _frame(name: str, found: Judged, task: kinds.Task, rows: Rows) -> pl.DataFra
     if found.thresholds is not None:
         given = found.probabilities >= found.thresholds
         answers = [several.joined(compress(task.labels, row)) for row in given]
-        sure = np.where(given, found.probabilities, 1 - found.probabilities).prod(axis=1)
+        whole = np.where(given, found.probabilities, 1 - found.probabilities).prod(axis=1)
     else:
         answers = [task.labels[i] for i in found.probabilities.argmax(axis=1)]
-        sure = found.probabilities.max(axis=1)
+        whole = found.probabilities.max(axis=1)
+    shares = found.probabilities.tolist()
+    # The rivals have no thresholds to be sure by.
+    sure = [classify.sure(task, row) if name == OURS else None for row in shares]
     return rows.test.select(
         pl.lit(name).alias("model"),
         "id",
         "group",
         pl.col("output").alias("expected"),
         pl.Series("answer", answers),
-        pl.Series("probability", sure),
-        pl.Series("probabilities", found.probabilities.tolist(), dtype=pl.List(pl.Float64)),
+        pl.Series("probability", whole),
+        pl.Series("sure", sure, dtype=pl.Boolean),
+        pl.Series("probabilities", shares, dtype=pl.List(pl.Float64)),
         pl.Series(
             "latency_ms",
             [found.latencies.get(i) for i in range(rows.test.height)],

@@ -1,5 +1,6 @@
 """What a set of answers scored: accuracy, F1, calibration, confusions. Plain NumPy, plain dicts."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from bantam.errors import BadInput
 from bantam.kinds import several
 
 BINS = 15
+FEWEST_SURE = 20  # answers: the share of fewer that are right is mostly luck
+POINTS = 100  # of a curve, about
 LEAST_PROBABILITY = 1e-15  # a wrong answer given with certainty costs 34.5 nats, not infinity
 
 
@@ -108,6 +111,25 @@ def best_thresholds(
     rights = [float(((shares >= way) == wanted).all(axis=1).mean()) for way in ways]
     best = int(np.argmax(rights))
     return ways[best], rights[best]
+
+
+def coverage(
+    probability: NDArray[np.float64], right: NDArray[np.bool_]
+) -> list[tuple[float, float]]:
+    """The risk-coverage curve (Geifman and El-Yaniv 2017, arXiv 1705.08500), as accuracy: which
+    share of the rows the surest answers are, and which share of these is right.
+
+    Both are [rows], of the given answer. In the order of the share, from FEWEST_SURE answers to all
+    of them; answers of equal probability come together.
+    """
+    order = np.argsort(-probability, kind="stable")
+    told, hits = probability[order], np.cumsum(right[order])
+    given = np.arange(1, len(told) + 1)
+    ends = given[np.append(told[1:] < told[:-1], True)]  # how many there are with each probability
+    ends = ends[ends >= min(FEWEST_SURE, len(told))]
+    step = math.ceil(len(ends) / POINTS)
+    kept = ends[::-1][::step][::-1]  # the last one always
+    return [(float(n / len(told)), float(hits[n - 1] / n)) for n in kept]
 
 
 def log_loss(wanted: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:

@@ -16,7 +16,7 @@ import jinja2
 import polars
 
 from bantam import ledger
-from bantam.judge import charts, loose, report_run, report_verdict, words
+from bantam.judge import charts, loose, metrics, report_run, report_verdict, words
 from bantam.judge.loose import Json
 
 MISTAKES = 12  # how many of the worst mistakes are shown
@@ -54,6 +54,11 @@ def report(run: Json) -> str:
         confusion=report_verdict.confusion(per_class, loose.items(scores.get("confusion"))),
         per_class=report_verdict.by_label(per_class),
         reliability=report_verdict.reliability(scores, multi),
+        coverage=None
+        if multi
+        else report_verdict.coverage(
+            loose.rows(run.get("coverage")), loose.part(verdict.get("sure"))
+        ),
         multi=multi,
         even_odds=len(per_class) * math.log(2) if multi else even,
         training=report_run.training(loose.rows(run.get("metrics"))),
@@ -80,7 +85,8 @@ def read_run(folder: Path) -> Json:
         except FileNotFoundError:
             continue
         except (OSError, ValueError, RecursionError, polars.exceptions.PolarsError):
-            run["unreadable"].append(file)
+            if file not in run["unreadable"]:
+                run["unreadable"].append(file)
     return run
 
 
@@ -103,11 +109,9 @@ def _mistakes(predictions: Path) -> list[Json]:
     texts = polars.scan_parquet(predictions.parents[1] / "text" / "test.parquet").select(
         "id", "file", "row", polars.col("input").str.slice(0, loose.LONGEST)
     )
-    answers = polars.scan_parquet(predictions)
-    if "probability" not in answers.collect_schema():
-        answers = answers.with_columns(probability=polars.col("probabilities").list.max())
     return (
-        answers.filter(
+        polars.scan_parquet(predictions)
+        .filter(
             polars.col("model") == "ours", polars.col("answer").ne_missing(polars.col("expected"))
         )
         .sort("probability", "id", descending=[True, False], nulls_last=True)
@@ -119,9 +123,26 @@ def _mistakes(predictions: Path) -> list[Json]:
     )
 
 
+def _coverage(predictions: Path) -> list[Json]:
+    """For each model how many of its surest answers are right, by how many are counted."""
+    table = polars.read_parquet(predictions, columns=["model", "expected", "answer", "probability"])
+    table = table.filter(polars.col("probability").is_finite())
+    return [
+        {
+            "name": name,
+            "points": metrics.coverage(
+                of_it["probability"].to_numpy(),
+                (of_it["answer"] == of_it["expected"]).fill_null(False).to_numpy(),
+            ),
+        }
+        for (name,), of_it in table.group_by("model", maintain_order=True)
+    ]
+
+
 _PARTS: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
     ("verdict", "judge/verdict.json", _json),
     ("mistakes", "judge/predictions.parquet", _mistakes),
+    ("coverage", "judge/predictions.parquet", _coverage),
     ("metrics", "train/metrics.jsonl", _json_lines),
     ("plan", "train/plan.json", _json),
     ("text", "text/report.json", _json),

@@ -8,8 +8,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from bantam.judge import charts, loose, words
 from bantam.judge.loose import Json
+from bantam.judge.verdict import OURS
 from bantam.kinds import several
 
 PAIRS = 10  # how many of the pairs most often confused
@@ -237,6 +240,29 @@ def reliability(scores: Json, multi: bool) -> Json | None:
     ]
     axes = ("probability of a label", "share of rows that it applies to") if multi else ()
     return {"chart": charts.reliability(bins, *axes), **scores} if bins else None
+
+
+def coverage(models: Sequence[Json], sure: Json) -> Markup | None:
+    """How many of the surest answers are right, of every model; ours is drawn last, on top."""
+    lines = [
+        charts.Line(name, "ours" if name == OURS else "theirs", points)
+        for model in models
+        if (points := _shares(model.get("points"))) and (name := str(model.get("name")))
+    ]
+    if all(len(line.points) < 2 for line in lines):
+        return None
+    used = _shares([[sure.get("share"), sure.get("right")]])
+    return charts.coverage(sorted(lines, key=lambda line: line.name == OURS), *used)
+
+
+def _shares(points: object) -> list[tuple[float, float]]:
+    """The points whose places are both shares."""
+    found = []
+    for point in map(loose.items, loose.items(points)):
+        place = [x for part in point if (x := loose.number(part)) is not None and 0 <= x <= 1]
+        if len(place) == 2 == len(point):
+            found.append((place[0], place[1]))
+    return found
 
 
 def mistakes(rows: Sequence[Json], multi: bool) -> list[Json]:

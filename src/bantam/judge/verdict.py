@@ -6,6 +6,7 @@ Schema. What is unknown or not finite is null.
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -116,6 +117,14 @@ class Limit(Part):
     kept: bool | None = Field(description="null: not measured")
 
 
+class Sure(Part):
+    wanted: float = Field(description="which share of the sure answers should be right")
+    share: float = Field(description="of the test rows that get a sure answer")
+    right: Number = Field(description="share of the sure answers; null: there is none")
+    right_low: Number
+    right_high: Number
+
+
 class Verdict(Part):
     schema_: Literal[1] = Field(alias="schema")
     task: str
@@ -128,6 +137,7 @@ class Verdict(Part):
         description="against the strongest rival, 80% power, two-sided 5%; null: none could show"
     )
     limits: list[Limit]
+    sure: Sure | None = Field(None, description="null: the recipe did not ask for sure answers")
     data: dict[str, JsonValue]
     sentence: str
 
@@ -144,6 +154,7 @@ def verdict(
     *,
     seed: int,
     multi: bool = False,
+    sure: float | None = None,
 ) -> dict[str, Any]:
     """The contract above as plain data, ready for JSON.
 
@@ -151,7 +162,8 @@ def verdict(
     wrong one. `systems` maps a model's name to its file, sha256, latency_p50_ms, latency_p95_ms,
     items_per_second, peak_memory_bytes and bytes, each or all of which may be missing. `limits` are
     in bytes (size, memory) and milliseconds (latency). With `multi` expected and answered are sets
-    of labels, as `kinds.several.joined` writes them.
+    of labels, as `kinds.several.joined` writes them. `sure` is the share of the sure answers that
+    should be right; then the column of this name says which of ours are.
 
     Raises JobFailed unless every model answered the same rows once; BadInput as `classification`.
     """
@@ -192,6 +204,7 @@ def verdict(
         else None
     )
     kept = [_limit(name, wanted, model) for name, wanted in limits.items() if wanted is not None]
+    relied = None if sure is None else _sure(sure, right[OURS], ours["sure"], groups, seed)
     checked = Verdict.model_validate(
         {
             "schema": 1,
@@ -203,8 +216,9 @@ def verdict(
             "rivals": rivals,
             "smallest_detectable_difference": smallest,
             "limits": kept,
+            "sure": relied,
             "data": dict(data),
-            "sentence": _sentence(model, rivals, ours.height, strongest, smallest, kept),
+            "sentence": _sentence(model, rivals, ours.height, strongest, smallest, kept, relied),
         }
     )
     return checked.model_dump(mode="json", by_alias=True)
@@ -275,6 +289,18 @@ def _limit(name: str, wanted: float, model: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
+def _sure(
+    wanted: float, right: NDArray[np.bool_], sure: pl.Series, groups: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """What share of the rows is answered surely, and how many of these answers are right."""
+    here = sure.to_numpy().astype(bool)
+    told = {"wanted": wanted, "share": float(here.mean())}
+    if not here.any():
+        return told | dict.fromkeys(("right", "right_low", "right_high"))
+    low, high = statistics.bootstrap_interval(right[here], list(compress(groups, here)), seed=seed)
+    return told | {"right": float(right[here].mean()), "right_low": low, "right_high": high}
+
+
 def _sentence(
     model: Mapping[str, Any],
     rivals: Sequence[Mapping[str, Any]],
@@ -282,6 +308,7 @@ def _sentence(
     strongest: str | None,
     smallest: float | None,
     limits: Sequence[Mapping[str, Any]],
+    sure: Mapping[str, Any] | None,
 ) -> str:
     """The verdict in plain words: the scores in one sentence, what to beware of after it."""
     what, more, micro = "right", "", model["scores"]["micro_f1"]
@@ -297,6 +324,8 @@ def _sentence(
         if any(rival["outcome"] == outcome for rival in rivals)
     ]
     said = [f"{score}; it {_and(contests)}." if contests else f"{score}."]
+    if sure:
+        said.append(_relied(sure))
 
     if apart := [rival["name"] for rival in rivals if _apart_but_tied(rival)]:
         said.append(
@@ -341,6 +370,16 @@ def _power(rival: str, smallest: float | None) -> str:
     return (
         f"{start} a difference of {100 * smallest:.1f} points or more from {rival} was likely to "
         "show."
+    )
+
+
+def _relied(sure: Mapping[str, Any]) -> str:
+    asked = f"asked for: {100 * sure['wanted']:g}%"
+    if sure["right"] is None:
+        return f"It is sure of no answer ({asked} of the sure ones right)."
+    return (
+        f"It is sure of {sure['share']:.1%} of its answers, and {sure['right']:.1%} of these are "
+        f"right (95% interval {sure['right_low']:.1%} to {sure['right_high']:.1%}; {asked})."
     )
 
 

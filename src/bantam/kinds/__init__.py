@@ -36,7 +36,9 @@ class Task:
     one_token: bool = False  # each label is answered by one token of its own, not by its words
     temperature: float = 1.0  # what the model's certainty is divided by, found on validation
     multi: bool = False  # a text may have several labels or none
-    thresholds: tuple[float, ...] = ()  # only if multi: from when on each label is given
+    # If multi: from which probability on each label is given. Else, if there are any: above which
+    # probability an answer with this label is sure, 1 for never.
+    thresholds: tuple[float, ...] = ()
 
     def prompt(self, encode: Encode, text: str) -> list[int]:
         """Token ids of the prompt for one text."""
@@ -119,7 +121,7 @@ def from_metadata(metadata: Mapping[str, Any], origin: object) -> Task | None:
             raise ValueError(f"max_text_tokens is {task.max_text_tokens!r:.80}")
         if not 0 < task.temperature < math.inf:
             raise ValueError(f"the temperature is {task.temperature!r:.80}")
-        if len(task.thresholds) != (len(labels) if task.multi else 0):
+        if len(task.thresholds) not in ((len(labels),) if task.multi else (0, len(labels))):
             raise ValueError(f"{len(labels)} labels, {len(task.thresholds)} thresholds")
         if not all(type(t) in (int, float) and 0 <= t <= 1 for t in task.thresholds):
             raise ValueError(f"the thresholds are {task.thresholds!r:.80}")

@@ -160,6 +160,17 @@ def chosen(task: Task, row: Sequence[float]) -> list[int]:
     return [max(range(len(row)), key=row.__getitem__)]
 
 
+def sure(task: Task, row: Sequence[float]) -> bool | None:
+    """Whether the likeliest label is likely enough to rely on; None if the task does not say when.
+
+    `row` are calibrated probabilities.
+    """
+    if task.multi or not task.thresholds:
+        return None
+    (best,) = chosen(task, row)
+    return row[best] > task.thresholds[best]
+
+
 def example(
     task: Task,
     tree: LabelTree,

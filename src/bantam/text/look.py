@@ -192,7 +192,7 @@ def _question(look: Look) -> str:
 
 def _several(label: Guess) -> list[str]:
     if label.separator is None:
-        return []
+        return ["# sure = 0.9  # mark as sure what should be right so often; the rest is unsure"]
     what = (
         "lists" if label.separator == read.ITEM else f"labels with {label.separator} between them"
     )

@@ -19,7 +19,7 @@ from scipy.special import expit, logit, softmax
 
 from bantam import runs
 from bantam.formats.tokenizer import Tokenizer
-from bantam.kinds import Example, Task, classify, several
+from bantam.kinds import Example, Task, classify, several, sure
 from bantam.nets import load as files
 from bantam.nets.choose import choose, pad, shared_start
 from bantam.nets.decoder import Decoder
@@ -175,6 +175,16 @@ def calibration(task: Task, shares: NDArray[np.float64], expected: NDArray[Any])
         return {"temperature": warmth, "thresholds": []}
     told = np.array(classify.calibrated(shares.tolist(), warmth, multi=True))
     return {"temperature": warmth, "thresholds": several.thresholds(told, expected).tolist()}
+
+
+def sure_above(
+    decoder: Decoder, task: Task, tokenizer: Tokenizer, val: Pairs, wanted: float
+) -> tuple[float, ...]:
+    """Above which probability the answers of each label are sure, by the validation rows; `task`
+    has its temperature. See `kinds.sure.thresholds`."""
+    judged = Validation(task, tokenizer, val)
+    told = np.array(classify.calibrated(judged.shares(decoder).tolist(), task.temperature))
+    return tuple(sure.thresholds(told, judged.expected, wanted).tolist())
 
 
 def temperature(shares: NDArray[np.float64], expected: NDArray[Any]) -> float:
