@@ -60,14 +60,7 @@ def test_several_targets_are_binary_cross_entropy_each(targets: list[tuple[int, 
             apart = logits[candidate] - logits[candidates[-1]]
             wanted = torch.tensor(1.0 if number in target else 0.0)
             losses.append(weight * F.binary_cross_entropy_with_logits(apart, wanted))
-    wanted = torch.stack(losses).sum() / len(batch)
-    loss = answer_loss(ours, batch, BEGIN)
-    assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)
-    loss.backward()
-    wanted.backward()
-    theirs_gradients = gradients(theirs)
-    for name, gradient in gradients(ours).items():
-        torch.testing.assert_close(gradient, theirs_gradients[name], atol=1e-5, rtol=1e-3)
+    agree(ours, theirs, answer_loss(ours, batch, BEGIN), torch.stack(losses).sum() / len(batch))
 
 
 def test_shares_are_learned_as_a_distribution() -> None:
@@ -87,12 +80,16 @@ def test_shares_are_learned_as_a_distribution() -> None:
         if not some:
             assert isinstance(target, int)
             losses.append(-weight * logs[target])
-    wanted = torch.stack(losses).sum() / len(batch)
-    loss = answer_loss(ours, batch, BEGIN)
+    agree(ours, theirs, answer_loss(ours, batch, BEGIN), torch.stack(losses).sum() / len(batch))
+
+
+def agree(ours: Decoder, theirs: torch.nn.Module, loss: Tensor, wanted: Tensor) -> None:
+    """The losses and all their gradients."""
     assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)
     loss.backward()
     wanted.backward()
     theirs_gradients = gradients(theirs)
+    assert gradients(ours).keys() == theirs_gradients.keys()
     for name, gradient in gradients(ours).items():
         torch.testing.assert_close(gradient, theirs_gradients[name], atol=1e-5, rtol=1e-3)
 
@@ -107,14 +104,7 @@ def test_loss_and_gradients_are_those_of_the_plain_way(tied: bool, begin: int) -
     ours = decoder(tied=tied)
     theirs = twin(ours)
     loss = answer_loss(ours, examples(), BEGIN[:begin])
-    wanted = plain_loss(theirs, examples())
-    assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)
-    loss.backward()
-    wanted.backward()
-    theirs_gradients = gradients(theirs)
-    assert gradients(ours).keys() == theirs_gradients.keys()
-    for name, gradient in gradients(ours).items():
-        torch.testing.assert_close(gradient, theirs_gradients[name], atol=1e-5, rtol=1e-3)
+    agree(ours, theirs, loss, plain_loss(theirs, examples()))
 
 
 def test_the_order_of_rows_changes_nothing() -> None:
