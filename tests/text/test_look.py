@@ -101,6 +101,21 @@ def test_a_recipe_elsewhere_points_back_at_the_data(tmp_path: Path) -> None:
     assert (target.parent / source).resolve() == path.resolve()
 
 
+@pytest.mark.parametrize("label", ["b", "c"])
+def test_columns_of_votes_are_seen_where_each_label_has_one(tmp_path: Path, label: str) -> None:
+    votes = [str(n % 4) for n in range(100)]
+    table = {
+        "text": texts(100),
+        "label": ["a", "b"] * 50,
+        "votes_a": votes,
+        f"votes_{label}": votes[::-1],
+    }
+    path = save(tmp_path, "a.csv", table)
+    target = tmp_path / "recipe.toml"
+    target.write_text(write_recipe(look(path), target), encoding="utf-8")
+    assert recipe.load(target).data.shares == ("votes_" if label == "b" else None)
+
+
 def test_a_large_file_is_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bantam.text.look.MOST_ROWS", 1000)
     monkeypatch.setattr("bantam.text.read.CHUNK", 1000)

@@ -151,6 +151,7 @@ def write_recipe(look: Look, path: Path) -> str:
         f"input = {_quoted(look.input.column)}  # {look.input.reason}",
         f"output = {_quoted(look.output.column)}  # {look.output.reason}",
         *_separated(look),
+        *_shares(look),
         f"# {len(look.labels)} labels: {labels}" + (f" and {more} more" if more > 0 else ""),
     ]
     lines += [f"# {_quoted(old)} counts as {_quoted(new)}" for old, new in _few(look.merged_labels)]
@@ -209,6 +210,21 @@ def _separated(look: Look) -> list[str]:
     if empty:
         lines.append(f"# {empty} rows have no label: from them it learns when none applies")
     return lines
+
+
+def _shares(look: Look) -> list[str]:
+    """The beginning of columns of votes or probabilities, where there is one for every label."""
+    numbers = {column.name for column in look.columns if column.kind == "number"}
+    if look.output.separator is not None:
+        return []
+    first = next(iter(look.labels))
+    for name in sorted(numbers):
+        beginning = name.removesuffix(first)
+        if beginning not in ("", name) and all(
+            beginning + label in numbers for label in look.labels
+        ):
+            return [f"shares = {_quoted(beginning)}  # columns that say how sure each label is"]
+    return []
 
 
 def describe(look: Look) -> str:
