@@ -10,15 +10,15 @@ packed file on the test rows. Runs are kept below runs/bench-reviews and taken u
 """
 
 import argparse
+import json
 import re
 import statistics
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 
-import bantam
 from bantam import ledger, recipe
 from bantam.text.prepare import SPLITS, prepare
 
@@ -46,16 +46,18 @@ def main() -> None:
     ours, gains = [], []
     for seed in wanted.seeds:
         written = HERE / f".bench-{seed}.toml"
+        run = folder / f"seed-{seed}"
         settings = f"{length}\nseed = {seed}"
         written.write_text(re.sub(r"budget = .*", settings, text), encoding="utf-8")
         try:
             # A process of its own for each: a second training in one took a fifth longer.
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                verdict = pool.submit(bantam.make, written, folder / f"seed-{seed}").result()
+            bantam = [sys.executable, "-m", "bantam.cli", "make", written, "--run", run]
+            subprocess.run(bantam, check=True, stdout=subprocess.DEVNULL)
         finally:
             written.unlink()
+        verdict = json.loads((run / "judge" / "verdict.json").read_text(encoding="utf-8"))
         model, rival = verdict["model"], verdict["rivals"][0]
-        spent = {line["stage"]: line for line in ledger.read(folder / f"seed-{seed}/ledger.jsonl")}
+        spent = {line["stage"]: line for line in ledger.read(run / "ledger.jsonl")}
         print(
             f"seed {seed}: packed {model['score']:.4f} "
             f"[{model['score_low']:.3f}, {model['score_high']:.3f}], tfidf {rival['score']:.4f}, "
