@@ -25,10 +25,11 @@ from bantam.errors import BadInput
 from bantam.judge.metrics import best_thresholds, log_loss
 from bantam.kinds import several
 
-# These two keep the memory and the minutes of TF-IDF bounded.
+# These keep the memory and the minutes of TF-IDF bounded.
 MOST_ROWS = 50_000  # training rows
 WORTH_PROCESSES = 1000  # training rows: with fewer, starting processes takes longer than the fits
 MOST_WEIGHTS = 2_000_000  # features times labels, for words and for letters; the commonest are kept
+LEAST_SHARE = 0.01  # of a label in a row: each takes the row once more
 # C, the inverse of regularisation: where the search starts, and a range that it never leaves.
 TFIDF_START, PROBE_START = 3.0, 0.01
 STRENGTHS = (1e-5, 1e4)
@@ -234,7 +235,7 @@ def _regression(
         return OneVsRestClassifier(one).fit(x, y)
     if shares is None:
         return one.fit(x, y)
-    rows, labels = np.nonzero(shares)
+    rows, labels = np.nonzero(shares >= LEAST_SHARE)
     return one.fit(x[rows], labels, sample_weight=shares[rows, labels])
 
 
