@@ -10,6 +10,7 @@ from bantam.text import read
 from bantam.text.clean import KEPT, mark
 
 MARK = "share of "  # begins the names of these columns in a frame
+MOST = 1e9  # votes; larger numbers are something else, and their sum could be infinite
 
 
 def columns(path: Path, beginning: str) -> dict[str, str]:
@@ -45,8 +46,10 @@ def gathered(
     for label in given:
         text = pl.col(MARK + label).str.strip_chars()
         number = pl.when(text == "").then(None).otherwise(text).cast(pl.Float64, strict=False)
-        bad = (text != "") & ~(number.is_finite() & (number >= 0)).fill_null(False)
-        frame = mark(frame, bad, f'"{beginning}{label}" is no share: it must be 0 or more')
+        bad = (text != "") & ~(number.is_finite() & (number >= 0) & (number <= MOST)).fill_null(
+            False
+        )
+        frame = mark(frame, bad, f'"{beginning}{label}" is no share: it must be from 0 to {MOST:g}')
         frame = frame.with_columns(number.fill_null(0.0).alias(MARK + label))
     every = pl.sum_horizontal(MARK + label for label in labels)
     parts = [(pl.col(MARK + label) / every).alias(label) for label in labels]
@@ -69,5 +72,5 @@ def gathered(
         for label in labels
     )
     if against:
-        notes.append(f"{against} rows have another label than the one with the largest share")
+        notes.append(f"rows whose label is not the one with the largest share: {against}")
     return frame.drop("most", *(MARK + label for label in given)), notes
