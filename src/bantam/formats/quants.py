@@ -2,26 +2,26 @@
 
 A block holds 32 values: a scale `d` (and a least value `m` in the _1 formats) in float16, the fifth
 bits of the Q5 formats, then the values, where a byte of Q4 or Q5 holds value i in its lower and
-value i + 16 in its upper half (ggml-quants.c).
+value i + 16 in its upper half (ggml-quants.c). The blocks of 256 values are in k_quants.py.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bantam.formats.k_quants import K_QUANTS, Bytes, Floats, half
 from bantam.formats.tensor_types import TYPES
 
-READABLE = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
-WRITABLE = ("F32", "F16", "BF16", "Q4_0", "Q8_0")
+WRITABLE = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+READABLE = (*WRITABLE, *K_QUANTS)
 
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
-
-# Blocks worked on at once, so that what is made on the way stays in the processor's cache.
-_CHUNK = 1 << 13
+# Values worked on at once, so that what is made on the way stays in the processor's cache.
+_CHUNK = 1 << 18
 
 
 def dequantise(stored: Bytes, kind: str) -> Floats:
@@ -34,15 +34,20 @@ def dequantise(stored: Bytes, kind: str) -> Floats:
         return (stored.view("<u2").astype(np.uint32) << 16).view(np.float32)
     _, block, block_bytes = TYPES[kind]
     blocks = stored.reshape(-1, block_bytes)
+    from_blocks = K_QUANTS.get(kind) or functools.partial(_from_blocks, kind=kind)
     values = np.empty((len(blocks), block), np.float32)
-    for start in range(0, len(blocks), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        values[part] = _from_blocks(blocks[part], kind)
+    for part in _chunks(len(blocks), block):
+        values[part] = from_blocks(blocks[part])
     return values.reshape(-1)
 
 
+def _chunks(blocks: int, block: int) -> Iterator[slice]:
+    step = _CHUNK // block
+    return (slice(start, start + step) for start in range(0, blocks, step))
+
+
 def _from_blocks(blocks: Bytes, kind: str) -> Floats:
-    scale = _half(blocks, 0)
+    scale = half(blocks, 0)
     if kind == "Q8_0":
         return scale * blocks[:, 2:].view(np.int8).astype(np.float32)
     halves = blocks[:, -16:]
@@ -50,13 +55,9 @@ def _from_blocks(blocks: Bytes, kind: str) -> Floats:
     if kind in ("Q5_0", "Q5_1"):
         values |= np.unpackbits(blocks[:, -20:-16], axis=1, bitorder="little") << 4
     if kind in ("Q4_1", "Q5_1"):
-        return scale * values.astype(np.float32) + _half(blocks, 2)
+        return scale * values.astype(np.float32) + half(blocks, 2)
     middle = 8 if kind == "Q4_0" else 16
     return scale * (values.astype(np.float32) - np.float32(middle))
-
-
-def _half(blocks: Bytes, place: int) -> Floats:
-    return np.ascontiguousarray(blocks[:, place : place + 2]).view("<f2").astype(np.float32)
 
 
 def quantise(values: NDArray[Any], kind: str) -> Bytes:
@@ -73,10 +74,8 @@ def quantise(values: NDArray[Any], kind: str) -> Bytes:
     _, block, block_bytes = TYPES[kind]
     blocks = values.reshape(-1, block)
     stored = np.empty((len(blocks), block_bytes), np.uint8)
-    to_blocks = _to_q8_0 if kind == "Q8_0" else _to_q4_0
-    for start in range(0, len(blocks), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        stored[part] = to_blocks(blocks[part])
+    for part in _chunks(len(blocks), block):
+        stored[part] = _to_q8_0(blocks[part]) if kind == "Q8_0" else _to_blocks(blocks[part], kind)
     return stored.reshape(-1)
 
 
@@ -97,12 +96,23 @@ def _to_q8_0(blocks: Floats) -> Bytes:
     return np.concatenate([_half_bytes(scale), whole.astype(np.int8).view(np.uint8)], axis=1)
 
 
-def _to_q4_0(blocks: Floats) -> Bytes:
-    # The value furthest from zero becomes -8, the end of the range that has one step more.
-    furthest = np.abs(blocks).argmax(axis=1, keepdims=True)
-    scale = np.take_along_axis(blocks, furthest, axis=1) / np.float32(-8)
-    steps = np.trunc(blocks * _inverse(scale) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
-    return np.concatenate([_half_bytes(scale), steps[:, :16] | steps[:, 16:] << 4], axis=1)
+def _to_blocks(blocks: Floats, kind: str) -> Bytes:
+    steps = 16 if kind in ("Q4_0", "Q4_1") else 32
+    if kind in ("Q4_1", "Q5_1"):
+        least = blocks.min(axis=1, keepdims=True)
+        scale = (blocks.max(axis=1, keepdims=True) - least) / np.float32(steps - 1)
+        scaled = (blocks - least) * _inverse(scale) + np.float32(0.5)
+        head = [_half_bytes(scale), _half_bytes(least)]
+    else:
+        # The value furthest from zero becomes the end of the range that has one step more.
+        furthest = np.abs(blocks).argmax(axis=1, keepdims=True)
+        scale = np.take_along_axis(blocks, furthest, axis=1) / np.float32(-steps // 2)
+        scaled = blocks * _inverse(scale) + np.float32(steps // 2 + 0.5)
+        head = [_half_bytes(scale)]
+    values = np.trunc(scaled).astype(np.uint8).clip(0, steps - 1)
+    if steps == 32:
+        head.append(np.packbits(values >> 4, axis=1, bitorder="little"))
+    return np.concatenate([*head, values[:, :16] & 15 | values[:, 16:] << 4], axis=1)
 
 
 def _inverse(scale: Floats) -> Floats:
