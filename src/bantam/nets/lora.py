@@ -14,7 +14,7 @@ class LoRALinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, rank: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.weight = linear.weight
+        self.weight, self.bias = linear.weight, linear.bias
         a = torch.randn(rank, linear.in_features, generator=generator) * linear.in_features**-0.5
         self.lora_a = nn.Parameter(a.to(linear.weight.device))
         self.lora_b = nn.Parameter(
@@ -22,7 +22,7 @@ class LoRALinear(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight)
+        y = F.linear(x, self.weight, self.bias)
         low = F.linear(x, self.lora_a.to(x.dtype))
         # One product that adds in place of a product and a sum: the step is bound by memory.
         b = self.lora_b.to(x.dtype).t()
@@ -47,15 +47,19 @@ def merge_lora(decoder: Decoder) -> None:
         if isinstance(layer, LoRALinear):
             weight = layer.merged()
             plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-            plain.weight = nn.Parameter(weight, requires_grad=False)
+            plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), layer.bias
             setattr(part, name, plain)
 
 
 def _linears(decoder: Decoder) -> list[tuple[nn.Module, str, Any]]:
-    """The linear layers of every block: what holds them, their name there, themselves."""
+    """The linear layers of every block but routers: what holds them, their name there, themselves.
+
+    A router's choice of experts is not smooth, and adapters on it are easily driven to one expert.
+    """
     return [
         (part, name, linear)
         for block in decoder.model.layers
-        for part in block.children()
+        for part in block.modules()
         for name, linear in part.named_children()
+        if isinstance(linear, nn.Linear | LoRALinear) and name != "router"
     ]

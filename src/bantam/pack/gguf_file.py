@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bantam import kinds
 from bantam.errors import BadInput
 from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
 from bantam.formats.tokenizer_json import NORMAL, UNUSED
+from bantam.nets import gguf_keys, names
 from bantam.nets.decoder import Decoder
-from bantam.nets.load import BLOCK_NAMES, OUTER_NAMES, pair_neighbours
+from bantam.nets.hf_config import Unsupported
+from bantam.nets.load import shapes_of
+from bantam.nets.names import Stored
 
-FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7}  # general.file_type
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "Q5_0": 8, "BF16": 32}  # general.file_type
 
 
 def write(
@@ -29,29 +34,23 @@ def write(
     bits: str = "Q8_0",
 ) -> None:
     """Write the pack, whole or not at all. `lineage` are more `general.*` and `bantam.*` keys."""
-    c = decoder.config
-    metadata = {
-        "general.architecture": "llama",
+    config = decoder.config
+    try:
+        architecture, factors = gguf_keys.write(config)
+    except Unsupported as error:
+        raise BadInput(
+            f"{path.name}: this model cannot be a GGUF file: {error}",
+            "use another base; the tuned model is in the run's model folder",
+        ) from error
+    metadata: dict[str, Any] = {
         "general.type": "model",
         "general.file_type": FILE_TYPES[bits],
         "general.quantization_version": 2,
-        "llama.block_count": c.n_layers,
-        "llama.context_length": c.context,
-        "llama.embedding_length": c.width,
-        "llama.feed_forward_length": c.hidden_width,
-        "llama.attention.head_count": c.n_heads,
-        "llama.attention.head_count_kv": c.n_kv_heads,
-        "llama.attention.key_length": c.head_size,
-        "llama.attention.value_length": c.head_size,
-        "llama.attention.layer_norm_rms_epsilon": c.norm_eps,
-        "llama.rope.freq_base": c.rope_theta,
-        "llama.rope.dimension_count": c.head_size,
-        "llama.vocab_size": c.vocab_size,
     }
-    metadata |= _vocabulary(tokenizer, c.vocab_size) | lineage
+    metadata |= architecture | _vocabulary(tokenizer, config.vocab_size) | lineage
     if task:
         metadata |= {"general.name": task.name} | kinds.to_metadata(task)
-    gguf.write(path, metadata, _tensors(decoder, bits))
+    gguf.write(path, metadata, _tensors(decoder, factors, bits))
 
 
 def _vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
@@ -76,35 +75,29 @@ def _vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
     }
 
 
-def _tensors(decoder: Decoder, bits: str) -> list[gguf.NewTensor]:
-    outer = {ours: theirs for theirs, ours in OUTER_NAMES.items()}
-    parts = {ours: theirs for theirs, ours in BLOCK_NAMES.items()}
-    tensors: list[gguf.NewTensor] = []
-    for name, weight in decoder.state_dict().items():
-        if name == "lm_head.weight" and decoder.config.tied:
-            continue
-        if name in outer:
-            theirs = outer[name]
-        else:
-            _, _, number, part = name.removesuffix(".weight").split(".", 3)
-            theirs = f"blk.{number}.{parts[part]}.weight"
-        # Rows that do not fill the format's blocks of 32 stay as they are; so do the norms.
-        kind = bits if weight.ndim == 2 and weight.shape[1] % 32 == 0 else "F32"
-        tensors.append((theirs, tuple(weight.shape), kind, _values(decoder, name)))
+def _tensors(decoder: Decoder, factors: dict[str, list[float]], bits: str) -> list[gguf.NewTensor]:
+    ours = decoder.state_dict()
+    tensors: list[gguf.NewTensor] = [
+        (name, (len(values),), "F32", partial(np.array, values, np.float32))
+        for name, values in factors.items()
+    ]
+    for stored in names.gguf(decoder.config, shapes_of(decoder)):
+        shape = tuple(stored.join(lambda name: ours[name].to("meta")).shape)
+        # Rows that do not fill the format's blocks of 32 stay as they are; so do norms, biases,
+        # routers and tables of positions, which are small and which the runtime wants so.
+        kind = bits if len(shape) > 1 and shape[-1] % 32 == 0 else "F32"
+        if stored.name.endswith(("ffn_gate_inp.weight", "position_embd.weight")):
+            kind = "F32"
+        tensors.append((stored.name, shape, kind, _values(stored, ours)))
     return tensors
 
 
-def _values(decoder: Decoder, name: str) -> Callable[[], NDArray[np.float32]]:
-    """The tensor in GGUF's order of rows, made when its turn to be written comes."""
-    config = decoder.config
+def _values(stored: Stored, ours: dict[str, Tensor]) -> Callable[[], NDArray[np.float32]]:
+    """The tensor as the file holds it, made when its turn to be written comes."""
 
     def values() -> NDArray[np.float32]:
-        weight = decoder.state_dict()[name].detach().float().cpu()
-        if name.endswith("q_proj.weight"):
-            weight = pair_neighbours(weight, config.n_heads)
-        elif name.endswith("k_proj.weight"):
-            weight = pair_neighbours(weight, config.n_kv_heads)
-        array: NDArray[np.float32] = weight.contiguous().numpy()
+        whole = stored.join(lambda name: ours[name].detach().float().cpu())
+        array: NDArray[np.float32] = whole.contiguous().numpy()
         return array
 
     return values

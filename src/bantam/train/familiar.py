@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from bantam.formats.tokenizer import Tokenizer
-from bantam.nets.choose import logits_of, pad
+from bantam.nets.choose import pad
 from bantam.nets.decoder import Decoder
 
 SAMPLE = 64  # texts
@@ -39,11 +39,11 @@ def surprise(decoder: Decoder, tokenizer: Tokenizer, texts: Sequence[str]) -> fl
     foretold = sum(map(len, read)) - sum(len(tokenizer.decode(ids[:1])) for ids in rows)
     if not counted or not foretold:
         return 0.0
-    head = decoder.lm_head.weight.float()
+    where = decoder.lm_head.weight.device
     bits = 0.0
-    for ids, states in zip(rows, decoder.states(pad(rows, head.device)), strict=True):
-        logits = logits_of(states[: len(ids) - 1], head)
-        wanted = torch.tensor(ids[1:], device=head.device)
+    for ids, states in zip(rows, decoder.states(pad(rows, where)), strict=True):
+        logits = decoder.logits(states[: len(ids) - 1])
+        wanted = torch.tensor(ids[1:], device=where)
         bits += F.cross_entropy(logits, wanted, reduction="sum").item() / math.log(2)
     return bits / foretold / counted
 

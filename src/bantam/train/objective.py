@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bantam.kinds import Answer, Example
-from bantam.nets.choose import logits_of, pad
+from bantam.nets.choose import pad
 from bantam.nets.decoder import Decoder
 
 
@@ -23,11 +23,11 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
     The head is computed for the candidates at the answer positions alone, never for the vocabulary;
     `start`, the tokens that every example begins with, is computed once for the whole batch.
     """
-    head = decoder.lm_head.weight
-    shared = torch.tensor(start, device=head.device) if start else None
+    where = decoder.lm_head.weight.device
+    shared = torch.tensor(start, device=where) if start else None
     rest = [example.ids[len(start) :] for example in batch]
-    states = decoder.states(pad(rest, head.device), shared)
-    weights = torch.tensor([example.weight for example in batch], device=head.device)
+    states = decoder.states(pad(rest, where), shared)
+    weights = torch.tensor([example.weight for example in batch], device=where)
     places: dict[tuple[tuple[int, ...], bool], list[tuple[int, Answer]]] = defaultdict(list)
     for row, example in enumerate(batch):
         for answer in example.answers:
@@ -35,9 +35,9 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
     losses = []
     for (candidates, several), found in places.items():
         at = [(row, answer.position - len(start)) for row, answer in found]
-        rows, positions = torch.tensor(at, device=head.device).unbind(1)
-        logits = logits_of(states[rows, positions], head[list(candidates)])
-        wanted = _wanted([answer for _, answer in found]).to(head.device)
+        rows, positions = torch.tensor(at, device=where).unbind(1)
+        logits = decoder.logits(states[rows, positions], list(candidates))
+        wanted = _wanted([answer for _, answer in found]).to(where)
         if several:
             asked = logits[:, :-1] - logits[:, -1:]
             each = F.binary_cross_entropy_with_logits(asked, wanted[:, :-1], reduction="none")
