@@ -1,5 +1,6 @@
 """Tiny random decoders, and the same weights in transformers' Llama."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bantam.nets.decoder import Decoder, DecoderConfig
+from bantam.nets.rope import Rope
 
 SMALL = DecoderConfig(
     vocab_size=97, n_layers=2, width=32, n_heads=4, n_kv_heads=2, head_size=8, hidden_width=48
@@ -14,7 +16,12 @@ SMALL = DecoderConfig(
 
 
 def decoder(seed: int = 0, **shape: Any) -> Decoder:
-    """A decoder whose weights are all random, norms too, so that none of them can go unused."""
+    """A decoder whose weights are all random, norms too, so that none of them can go unused.
+
+    `rope_theta` may be given in place of the whole `rope`.
+    """
+    if "rope_theta" in shape:
+        shape["rope"] = Rope(shape.pop("rope_theta"))
     made = Decoder(replace(SMALL, **shape))
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -39,14 +46,24 @@ def twin(ours: Decoder) -> LlamaForCausalLM:
             num_key_value_heads=c.n_kv_heads,
             head_dim=c.head_size,
             max_position_embeddings=c.context,
-            rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+            rope_parameters={"rope_type": "default", "rope_theta": c.rope.theta},
             rms_norm_eps=c.norm_eps,
             tie_word_embeddings=c.tied,
             attn_implementation="eager",
         )
     )
-    theirs.load_state_dict(ours.state_dict())
+    theirs.load_state_dict(hugging_face(ours.state_dict()))
     return theirs.eval()
+
+
+def hugging_face(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A Llama's weights, or what belongs to each, by the names that transformers has for them."""
+    return {
+        name.replace(".attn.", ".self_attn.")
+        .replace(".attn_norm.", ".input_layernorm.")
+        .replace(".mlp_norm.", ".post_attention_layernorm."): weight
+        for name, weight in weights.items()
+    }
 
 
 def texts(vocab: int, *lengths: int, seed: int = 0) -> list[list[int]]:

@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM
 from bantam.errors import BadInput
 from bantam.formats import gguf
 from bantam.nets.decoder import Decoder
-from bantam.nets.load import load, pair_halves, pair_neighbours, save
-from tiny_nets import decoder, texts, twin
+from bantam.nets.load import load, save
+from bantam.nets.names import pair_halves, pair_neighbours
+from tiny_nets import decoder, hugging_face, texts, twin
 
 IDS = torch.tensor(texts(97, 30))
 SHAPES: dict[str, dict[str, Any]] = {
@@ -124,10 +125,12 @@ def as_gguf(ours: Decoder) -> tuple[Metadata, Arrays]:
         "llama.attention.key_length": c.head_size,
         "llama.attention.value_length": c.head_size,
         "llama.attention.layer_norm_rms_epsilon": c.norm_eps,
-        "llama.rope.freq_base": c.rope_theta,
+        "llama.rope.freq_base": c.rope.theta,
         "llama.rope.dimension_count": c.head_size,
     }
-    weights = {name: weight.detach().numpy() for name, weight in ours.state_dict().items()}
+    weights = {
+        name: weight.detach().numpy() for name, weight in hugging_face(ours.state_dict()).items()
+    }
     arrays = {"token_embd.weight": weights["model.embed_tokens.weight"]}
     for layer in range(c.n_layers):
         for theirs, name in PARTS.items():
@@ -201,6 +204,14 @@ def tensor(name: str, value: Any) -> Callable[[Metadata, Arrays], None]:
     return alter
 
 
+def factors(values: list[float]) -> Callable[[Metadata, Arrays], None]:
+    def alter(metadata: Metadata, arrays: Arrays) -> None:
+        for kind in ("short", "long"):
+            arrays[f"rope_factors_{kind}.weight"] = np.array(values, np.float32)
+
+    return alter
+
+
 def nothing(metadata: Metadata, arrays: Arrays) -> None:
     """All tensors but the embedding away."""
     for name in list(arrays)[1:]:
@@ -218,11 +229,22 @@ def no_architecture(metadata: Metadata, arrays: Arrays) -> None:
 BROKEN_GGUF: dict[str, tuple[Callable[[Metadata, Arrays], None], str]] = {
     "another architecture": (experts_architecture, "qwen3moe"),
     "no architecture": (no_architecture, "None"),
-    "experts": (keys(expert_count=8), "experts"),
-    "scaled positions": (keys(rope__scaling__type="yarn"), "rotary"),
-    "scaled frequencies": (tensor("rope_freqs.weight", np.ones(4)), "rotary"),
-    "part of a head turns": (keys(rope__dimension_count=4), "size of a head"),
-    "values of another size": (keys(attention__value_length=16), "size of a head"),
+    "experts": (keys(expert_count=8), "expert_used_count is None"),
+    "scaled positions": (keys(rope__scaling__type="yarn"), "stretched in the way 'yarn'"),
+    "scaled frequencies": (tensor("rope_freqs.weight", [1, 2, 3, 4]), "another way than Llama 3"),
+    "too many frequencies": (tensor("rope_freqs.weight", np.ones(9)), "another way than Llama 3"),
+    "frequencies NaN": (tensor("rope_freqs.weight", np.full(4, np.nan)), "NaN"),
+    "factors of one kind": (
+        tensor("rope_factors_long.weight", np.ones(4)),
+        "short or for long texts only",
+    ),
+    "too few factors": (factors([1, 1]), "2 rotary factors"),
+    "factors of nothing": (factors([0, 0, 0, 0]), "cannot have this shape"),
+    "many experts": (keys(expert_count=HUGE, expert_used_count=2), "cannot have"),
+    "more experts active": (keys(expert_count=2, expert_used_count=3), "cannot have"),
+    "no experts active": (keys(expert_count=2, expert_used_count=0), "cannot have"),
+    "part of a head turns": (keys(rope__dimension_count=4), "only part of a head"),
+    "values of another size": (keys(attention__value_length=16), "another size"),
     "no layers given": (keys(block_count=None), "block_count is None"),
     "layers a text": (keys(block_count="2"), "block_count is '2'"),
     "layers a fraction": (keys(block_count=2.5), "block_count is 2.5"),
@@ -231,7 +253,7 @@ BROKEN_GGUF: dict[str, tuple[Callable[[Metadata, Arrays], None], str]] = {
     "layers negative": (keys(block_count=-1), "cannot have this shape"),
     "a million layers": (keys(block_count=1_000_000), "cannot have this shape"),
     "more layers than tensors": (keys(block_count=500), "cannot be those of 500 layers"),
-    "one layer more": (keys(block_count=3), "tensors cannot be those"),
+    "one layer more": (keys(block_count=3), "lacks blk.2"),
     "one layer less": (keys(block_count=1), "does not belong"),
     "huge width": (keys(embedding_length=HUGE), "cannot have this shape"),
     "wide, in range": (keys(embedding_length=1 << 20, feed_forward_length=1 << 20), "wanted"),
@@ -241,7 +263,7 @@ BROKEN_GGUF: dict[str, tuple[Callable[[Metadata, Arrays], None], str]] = {
     "negative key heads": (keys(attention__head_count_kv=-2), "cannot have"),
     "key heads a list": (keys(attention__head_count_kv=[2, 2]), "head_count_kv is"),
     "heads do not share": (keys(attention__head_count_kv=3), "cannot have"),
-    "odd heads": (keys(attention__key_length=7, attention__value_length=7), "size of a head"),
+    "odd heads": (keys(attention__key_length=7, attention__value_length=7), "part of a head"),
     "theta NaN": (keys(rope__freq_base=float("nan")), "cannot have"),
     "theta negative": (keys(rope__freq_base=-1.0), "cannot have"),
     "eps infinite": (keys(attention__layer_norm_rms_epsilon=float("inf")), "cannot have"),
@@ -249,11 +271,11 @@ BROKEN_GGUF: dict[str, tuple[Callable[[Metadata, Arrays], None], str]] = {
     "no context": (keys(context_length=0), "cannot have"),
     "no embedding": (tensor("token_embd.weight", None), "no token_embd"),
     "embedding a vector": (tensor("token_embd.weight", np.ones(97)), "wanted"),
-    "no norm": (tensor("output_norm.weight", None), "lacks model.norm.weight"),
+    "no norm": (tensor("output_norm.weight", None), "lacks output_norm.weight"),
     "a matrix away": (tensor("blk.1.ffn_up.weight", None), "tensors cannot be|lacks"),
     "a wrong shape": (tensor("blk.1.ffn_up.weight", np.ones((48, 31))), "wanted"),
     "turned over": (tensor("blk.1.ffn_up.weight", np.ones((32, 48))), "wanted"),
-    "a bias": (tensor("blk.0.attn_q.bias", np.ones(32)), "no place"),
+    "a bias": (tensor("blk.0.attn_q.bias", np.ones(32)), "does not belong"),
     "an odd number": (tensor("blk.00.attn_q.weight", np.ones((32, 32))), "does not belong"),
     "a layer too high": (tensor("blk.7.attn_q.weight", np.ones((32, 32))), "does not belong"),
     "NaN": (tensor("blk.0.ffn_norm.weight", np.full(32, np.nan)), "NaN"),
@@ -297,16 +319,18 @@ BROKEN_CONFIGS: dict[str, tuple[dict[str, Any] | str, str]] = {
     "empty": ("", "JSONDecodeError"),
     "no JSON": ("{nonsense", "JSONDecodeError"),
     "deep": ("[" * 100_000, "RecursionError"),
-    "a list": ("[1, 2]", "AttributeError"),
+    "a list": ("[1, 2]", "TypeError"),
     "huge": (" " * (1 << 20) + "{}", "more than 1 MiB"),
     "huge number": ('{"model_type": "llama", "hidden_size": ' + "9" * 10_000 + "}", "ValueError"),
-    "another type": ({"model_type": "qwen3"}, "qwen3"),
+    "another type": ({"model_type": "falcon"}, "falcon"),
     "no type": ({"model_type": None}, "None"),
-    "scaled": ({"rope_parameters": {"rope_type": "llama3", "factor": 8}}, "rotary"),
-    "scaled, as once": ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "rotary"),
-    "scaling a text": ({"rope_parameters": "linear"}, "AttributeError"),
+    "scaled": ({"rope_parameters": {"rope_type": "llama3", "factor": 8}}, "low_freq_factor"),
+    "scaled, as once": ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "factor"),
+    "stretched": ({"rope_parameters": {"rope_type": "yarn", "factor": 2}}, "in the way 'yarn'"),
+    "part of a head": ({"partial_rotary_factor": 0.5}, "only part of a head"),
+    "scaling a text": ({"rope_parameters": "linear"}, "rotary positions are 'linear'"),
     "biases": ({"attention_bias": True}, "biases"),
-    "another activation": ({"hidden_act": "gelu"}, "gelu"),
+    "another activation": ({"hidden_act": "swiglu"}, "swiglu"),
     "no heads": ({"num_attention_heads": 0, "head_dim": None}, "ZeroDivisionError"),
     "infinite width": ({"hidden_size": float("inf")}, "OverflowError"),
     "width a text": ({"hidden_size": "wide"}, "ValueError"),

@@ -13,7 +13,7 @@ from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
 from bantam.kinds import classify
 from bantam.model import Model
-from bantam.nets import load
+from bantam.nets import load, names
 from bantam.nets.decoder import Decoder
 from bantam.pack import gguf_file, proof
 from bantam.train import stage
@@ -88,13 +88,13 @@ def shuffled(decoder: Decoder) -> None:
 
 def unpaired(decoder: Decoder) -> None:
     """Rows of the queries in the wrong order, as a converter's commonest fault leaves them."""
-    weight = decoder.model.layers[0].self_attn.q_proj.weight
-    weight.copy_(load.pair_neighbours(weight.clone(), decoder.config.n_heads))
+    weight = decoder.model.layers[0].attn.q_proj.weight
+    weight.copy_(names.pair_neighbours(weight.clone(), decoder.config.n_heads))
 
 
 def norm_left_out(decoder: Decoder) -> None:
     decoder.model.norm.weight.fill_(1)
-    decoder.model.layers[1].input_layernorm.weight.mul_(0.2)
+    decoder.model.layers[1].attn_norm.weight.mul_(0.2)
 
 
 @pytest.mark.parametrize("spoil", [shuffled, unpaired, norm_left_out])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bantam.nets.decoder import DecoderConfig
-from bantam.nets.hf_config import Unsupported
+from bantam.nets.hf_config import MOST_LAYERS, Unsupported
 from bantam.nets.rope import Rope, llama3_divisors
 
 Metadata = dict[str, Any]
@@ -58,8 +58,6 @@ def read(data: Metadata, tensors: Callable[[str], list[float] | None]) -> Decode
 
     n_heads, width = number("attention.head_count", int), number("embedding_length", int)
     n_layers = number("block_count", int)
-    if not 0 < n_layers <= 512:
-        raise Unsupported(f"{architecture}.block_count is {n_layers}")
     head_size = number("attention.key_length", int, width // max(1, n_heads))
     if number("attention.value_length", int, head_size) != head_size:
         raise Unsupported("its values have another size than its keys")
@@ -80,6 +78,8 @@ def read(data: Metadata, tensors: Callable[[str], list[float] | None]) -> Decode
     scaling = data.get(f"{architecture}.rope.scaling.type", "none")
     if not layer_norm:
         size = number("rope.dimension_count", int, head_size)
+        if size != head_size and family != "phi3":
+            raise Unsupported("only part of a head turns")
         shape["rope"] = _rope(
             Rope(
                 float(number("rope.freq_base", float, 10_000.0)),
@@ -105,7 +105,7 @@ def read(data: Metadata, tensors: Callable[[str], list[float] | None]) -> Decode
         case "qwen3":
             shape["qk_norm"] = "head"
         case "smollm3":
-            shape["without_rope"] = tuple(range(3, n_layers, 4))
+            shape["without_rope"] = tuple(range(3, min(n_layers, MOST_LAYERS), 4))
         case "olmo2":
             shape |= {"norms": "behind", "qk_norm": "all"}
         case "gemma2" | "gemma3_text":
@@ -143,7 +143,7 @@ def _gemma(family: str, layers: int, width: int, heads: int, head_size: int) -> 
         "activation": "gelu_tanh",
         "embedding_scale": float(width) ** 0.5,
         "query_scale": (width // heads if largest else head_size) ** -0.5,
-        "windowed": tuple(i for i in range(layers) if (i + 1) % every),
+        "windowed": tuple(i for i in range(min(layers, MOST_LAYERS)) if (i + 1) % every),
     }
 
 
@@ -157,7 +157,9 @@ def _rope(
     size: int,
 ) -> Rope:
     divisors, short, long = (tensors(name) for name in ROPE_TENSORS)
-    if short and long:
+    if (short is None) != (long is None):
+        raise Unsupported("it has rotary factors for short or for long texts only")
+    if short is not None and long is not None:
         if len(short) != size // 2 or len(long) != size // 2:
             raise Unsupported(f"it has {len(short)} and {len(long)} rotary factors")
         return Rope(
@@ -169,14 +171,13 @@ def _rope(
             long=tuple(long),
             scale=scale or 1.0,
         )
-    if divisors:
+    if divisors is not None:
         # The file holds what comes out of Llama 3's rule, not the rule: its factor is the largest.
         found = Rope(plain.theta, plain.size, "llama3", max(divisors), 1.0, 4.0, 8192)
         exponents = torch.arange(0, size, 2).float() / size
         wanted = llama3_divisors(found, plain.theta**-exponents)
-        if len(divisors) != size // 2 or not torch.allclose(
-            wanted, torch.tensor(divisors), rtol=1e-4
-        ):
+        same = len(divisors) == len(wanted)
+        if not same or not torch.allclose(wanted, torch.tensor(divisors), rtol=1e-4):
             raise Unsupported("its rotary positions are stretched in another way than Llama 3's")
         return found
     if scaling == "linear":

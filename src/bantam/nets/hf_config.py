@@ -16,6 +16,7 @@ ACTIVATIONS = {
     "gelu": "gelu",
     "relu": "relu",
 }
+MOST_LAYERS = 512
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -59,7 +60,9 @@ def _common(d: Json, tied: bool = False, **more: Any) -> DecoderConfig:
     if d.get("mlp_bias"):
         raise Unsupported("its MLPs have biases")
     if "rope" not in more:
-        shape["rope"] = rope_of(d, _rope_data(d), shape["head_size"])
+        shape["rope"] = rope = rope_of(d, _rope_data(d), shape["head_size"])
+        if rope.size is not None and d["model_type"] != "phi3":
+            raise Unsupported("only part of a head turns")
     return DecoderConfig(**(shape | more))
 
 
@@ -126,7 +129,7 @@ def _windows(d: Json, default: Callable[[int], bool]) -> Json:
     window = d.get("sliding_window")
     if window is None:
         return {}
-    count = int(d["num_hidden_layers"])
+    count = min(int(d["num_hidden_layers"]), MOST_LAYERS)
     types = d.get("layer_types") or [SLIDING if default(i) else FULL for i in range(count)]
     if len(types) != count or not set(types) <= {FULL, SLIDING}:
         raise Unsupported("its layer_types are others than full and sliding attention")
@@ -193,7 +196,8 @@ def _qwen_windows(d: Json) -> Json:
 
 def _smollm3(d: Json) -> DecoderConfig:
     _refuse(d, {"attention_bias": False, "use_sliding_window": False})
-    count, every = int(d["num_hidden_layers"]), int(d.get("no_rope_layer_interval", 4))
+    count = min(int(d["num_hidden_layers"]), MOST_LAYERS)
+    every = int(d.get("no_rope_layer_interval", 4))
     turned = d.get("no_rope_layers") or [(i + 1) % every for i in range(count)]
     if len(turned) < count:
         raise Unsupported(f"it tells of {len(turned)} of {count} layers whether they turn")

@@ -20,13 +20,12 @@ from bantam.errors import BadInput
 from bantam.formats import gguf, safetensors
 from bantam.nets import gguf_keys, hf_config, names
 from bantam.nets.decoder import Decoder, DecoderConfig
-from bantam.nets.hf_config import Unsupported
+from bantam.nets.hf_config import MOST_LAYERS, Unsupported
 from bantam.nets.names import Shapes, Stored
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"  # one when a decoder is tied
 
 LARGEST = 1 << 20  # of a vocabulary, a width or a number of heads
-MOST_LAYERS = 512
 MOST_EXPERTS = 4096  # of all layers
 FEWEST_TENSORS = 6  # of a block
 LARGEST_JSON = 1 << 20  # bytes
@@ -183,8 +182,11 @@ def _empty(config: DecoderConfig, path: Path, tensors: int) -> Decoder:
     ropes = [rope for rope in (c.rope, c.window_rope) if rope is not None]
     turned = [rope.size or c.head_size for rope in ropes]
     positive = [c.context, c.norm_eps, *(rope.theta for rope in ropes)]
-    positive += [rope.factor for rope in ropes] + [rope.scale for rope in ropes]
-    positive += [each for each in (c.window, c.query_scale, c.score_cap, c.logit_cap) if each]
+    for rope in ropes:
+        positive += [rope.factor, rope.scale, *rope.short, *rope.long]
+    positive += [
+        each for each in (c.window, c.query_scale, c.score_cap, c.logit_cap) if each is not None
+    ]
     if (
         not all(0 < size <= LARGEST for size in sizes)
         or not 0 < c.n_layers <= MOST_LAYERS
