@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from bantam.formats import gguf
 
@@ -17,6 +17,12 @@ TEXTS = (
     "It broke after two weeks, and nobody answered my letters. Do not waste your money!",
     "What does this product review feel? Answer positive, negative or neutral.",
     "positive negative neutral yes no 0 1 2 3 4 5 6 7 8 9",
+)
+RUNS = (
+    "hahahahaha haha hah",
+    "xxxxxxxxxxx xxxx xxx",
+    "----- -- --- 😀😀😀 日本語日本",
+    "a: b; c: d",
 )
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHATML = (
@@ -57,18 +63,58 @@ def tokenizer_metadata(
     }
 
 
+def sentencepiece_metadata(
+    texts: Iterable[str] = (*TEXTS, *RUNS), prefix: bool = False, ties: int = 1
+) -> dict[str, Any]:
+    """The `tokenizer.*` keys of a SentencePiece vocabulary trained on `texts`, as Gemma's is.
+
+    Tokens may span words. `ties` tokens in a row have the same score.
+    """
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.normalizer = normalizers.Replace(" ", "▁")
+    special = ["<unk>", "<s>", "</s>", "<start_of_turn>", "<end_of_turn>", "<unused0>"]
+    words = ["\n\n", "  ", "   ", "<h1>"]  # found before spaces are rewritten
+    bytes = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=640, special_tokens=special + words + bytes, show_progress=False
+    )
+    trained.train_from_iterator([text for text in texts for _ in range(2)], trainer)
+    ids = trained.get_vocab()
+    pieces = sorted(ids, key=lambda token: ids[token])[len(special + words + bytes) :]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": special + words + bytes + pieces,
+        "tokenizer.ggml.token_type": [3] * len(special)
+        + [4] * len(words)
+        + [6] * len(bytes)
+        + [1] * len(pieces),
+        "tokenizer.ggml.scores": [0.0] * (len(ids) - len(pieces))
+        + [-float(rank // ties) for rank in range(len(pieces))],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.padding_token_id": 2,
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_space_prefix": prefix,
+        "tokenizer.chat_template": CHATML,
+    }
+
+
 def tiny_llama(
     path: Path,
     seed: int = 0,
     type: str = "F32",
     vocab_texts: Iterable[str] = TEXTS,
     pre: str = "smollm",
+    tokenizer: dict[str, Any] | None = None,
 ) -> Path:
     """Write a random Llama (2 layers, width 64, 4 heads, 2 of keys) to `path`, and return `path`.
 
-    Its matrices are stored as `type`; the same arguments give the same file.
+    Its matrices are stored as `type`; the same arguments give the same file. `tokenizer` are the
+    keys of another tokenizer than that of `vocab_texts` and `pre`.
     """
-    metadata = tokenizer_metadata(vocab_texts, pre=pre)
+    metadata = dict(tokenizer or tokenizer_metadata(vocab_texts, pre=pre))
     vocab, width, hidden, layers, heads, kv_heads, context = (
         len(metadata["tokenizer.ggml.tokens"]),
         *(64, 128, 2, 4, 2, 512),

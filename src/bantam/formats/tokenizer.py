@@ -1,9 +1,10 @@
 """Text to token ids and back, the same ids as the runtime gives.
 
-Byte-level BPE only, which is what most small models use. Whether a tokenizer comes from a GGUF file
-or a Hugging Face folder, it is held as the `tokenizer.*` keys of GGUF and built from them, so there
-is one way to build it. The rules follow src/llama-vocab.cpp of llama.cpp; where a Hugging Face file
-and the runtime differ (Unicode normalisation), the runtime is followed, for it is what ships.
+Byte-level BPE and SentencePiece's BPE, which is what most small models use. Whether a tokenizer
+comes from a GGUF file or a Hugging Face folder, it is held as the `tokenizer.*` keys of GGUF and
+built from them, so there is one way to build it. The rules follow src/llama-vocab.cpp of llama.cpp;
+where a Hugging Face file and the runtime differ (Unicode normalisation, white space that a special
+token takes with it), the runtime is followed, for it is what ships.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-from tokenizers import AddedToken, decoders, models, processors
+from tokenizers import AddedToken, processors
 
 from bantam.formats import pretokenize, tokenizer_json
+from bantam.formats.byte_level import ByteLevel
 from bantam.formats.gguf import GGUF
-from bantam.formats.tokenizer_json import (
+from bantam.formats.sentencepiece import BYTE_NAME, SentencePiece
+from bantam.formats.token_types import (
+    BYTE,
     CONTROL,
     NORMAL,
     UNKNOWN,
@@ -50,13 +53,9 @@ _ENDS = frozenset(_END_TEXTS.split())
 _CONTROLS = _ENDS | frozenset(_FILL_TEXTS.split())
 _NAMED = (*tokenizer_json.NAMES, "eot", "eom")
 
-# Stands for a byte that the vocabulary lacks, so that its neighbours are not merged over it; it is
-# then left out, as the runtime does. A byte-level token has no space in it.
-_MISSING = "a missing byte"
-
 
 class Tokenizer:
-    """A byte-level BPE tokenizer.
+    """A tokenizer of a known kind.
 
     `bos_id` and `eos_id` are None when the file names none; `end_ids` are all tokens that end an
     answer (end of text, end of turn); `add_bos` says whether a prompt begins with `bos_id`, which
@@ -69,7 +68,7 @@ class Tokenizer:
         Raises UnknownTokenizer for a sound tokenizer of another kind, BadInput for a broken one.
         """
         self._metadata = {k: v for k, v in metadata.items() if k.startswith("tokenizer.")}
-        model = _value(metadata, "model", str, origin)
+        self._model: str | None = _value(metadata, "model", str, origin)
         pre = _value(metadata, "pre", str, origin)
         self._tokens = _tokens(metadata, origin)
         self._types = _types(metadata, self._tokens, origin)
@@ -84,22 +83,31 @@ class Tokenizer:
         self.end_ids = frozenset(id for id in ends if id is not None)
         add_bos = _value(metadata, "add_bos_token", bool, origin)
         if add_bos is None:
-            add_bos = pre == "llama-bpe"
+            add_bos = self._model == "llama" or pre == "llama-bpe"
         self.add_bos: bool = add_bos and self.bos_id is not None
         self.chat_template: str | None = _value(metadata, "chat_template", str, origin)
-        if model != "gpt2" or pre not in pretokenize.RULES:
-            raise UnknownTokenizer(origin, f"{model}, {pre}")
 
-        self._pre: str = pre
         self._control = frozenset(i for i, t in enumerate(self._types) if t in (UNKNOWN, CONTROL))
-        # The longest first, as the runtime looks for them.
         special = [i for i, t in enumerate(self._types) if t in (UNKNOWN, CONTROL, USER_DEFINED)]
-        self._special = sorted(special, key=lambda id: -len(self._tokens[id].encode()))
-        # Text is encoded with a vocabulary without control tokens, so that no text can become one;
-        # `_fragments` puts them in.
-        text_ids = {token: id for token, id in self._ids.items() if id not in self._control}
-        merges = _merges(metadata, text_ids, self._ids, origin)
-        self._encoder = _encoder(text_ids | {_MISSING: self.vocab_size}, merges, pre, _MISSING)
+        # The longest first, as the runtime looks for them.
+        special.sort(key=lambda id: -len(self._tokens[id].encode()))
+        self._special = {True: special, False: [i for i in special if i not in self._control]}
+        self._text = self._text_encoder(metadata, pre, origin)
+
+    def _text_encoder(
+        self, metadata: dict[str, Any], pre: str | None, origin: str | Path
+    ) -> ByteLevel | SentencePiece:
+        """What encodes the text between special tokens."""
+        if self._model == "gpt2" and pre in pretokenize.RULES:
+            merges = _value(metadata, "merges", list, origin)
+            if merges is None or not set(map(type, merges)) <= {str}:
+                raise broken(origin, "it has no list of merges")
+            return ByteLevel(self._ids, self._control, merges, pre, origin)
+        if self._model == "llama":
+            scores = _value(metadata, "scores", list, origin) or []
+            prefix = _value(metadata, "add_space_prefix", bool, origin)
+            return SentencePiece(self._tokens, self._types, scores, prefix is not False, origin)
+        raise UnknownTokenizer(origin, f"{self._model}, {pre}")
 
     @classmethod
     def from_gguf(cls, gguf: GGUF) -> Tokenizer:
@@ -122,20 +130,22 @@ class Tokenizer:
         In trusted text a control token's text becomes that token, in untrusted text never.
         """
         ids: list[int] = []
+        first = True  # at the start, or after a special token
         for text, trusted in segments:
             for fragment in self._fragments(_whole_characters(text), trusted):
                 if isinstance(fragment, int):
                     ids.append(fragment)
                 else:
-                    ids += self._encoder.encode(fragment, add_special_tokens=False).ids
-        return [id for id in ids if id < self.vocab_size]
+                    ids += self._text.encode(fragment, first)
+                first = isinstance(fragment, int)
+        return ids
 
     def _fragments(self, text: str, trusted: bool) -> list[str | int]:
         """`text` cut at the special tokens in it, which are given as ids."""
         fragments: list[str | int] = [text] if text else []
-        for id in self._special:
+        for id in self._special[trusted]:
             token = self._tokens[id]
-            if token not in text or (id in self._control and not trusted):
+            if token not in text:
                 continue
             cut: list[str | int] = []
             for fragment in fragments:
@@ -150,19 +160,18 @@ class Tokenizer:
     def decode(self, ids: list[int], keep_special: bool = False) -> str:
         """The text of `ids`; control tokens are left out unless `keep_special`.
 
-        Bytes that are no UTF-8 become U+FFFD.
+        Bytes that are no UTF-8 become U+FFFD. A space that `encode` put before is taken away.
         """
         kept = (id for id in ids if keep_special or id not in self._control)
-        return b"".join(map(self._bytes, kept)).decode(errors="replace")
+        text = b"".join(map(self._bytes, kept)).decode(errors="replace")
+        spaced = isinstance(self._text, SentencePiece) and self._text.prefix
+        return text.removeprefix(" ") if spaced else text
 
     def _bytes(self, id: int) -> bytes:
-        token = self._tokens[id]
-        if self._types[id] == NORMAL:
-            try:
-                return token.translate(_BYTE_OF).encode("latin-1")
-            except UnicodeEncodeError:  # a token that is no byte-level text stands for itself
-                pass
-        return token.encode()
+        token, kind = self._tokens[id], self._types[id]
+        if kind == NORMAL:
+            return self._text.decode(token)
+        return bytes([int(token[3:5], 16)]) if kind == BYTE else token.encode()
 
     def token_id(self, token: str) -> int | None:
         """The id of the token that is written so in the vocabulary."""
@@ -179,10 +188,8 @@ class Tokenizer:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        merges = _merges(self._metadata, self._ids, self._ids, folder)
-        full = _encoder(self._ids, merges, self._pre)
-        full.decoder = decoders.ByteLevel()
-        added = [(self._tokens[id], id in self._control) for id in sorted(self._special)]
+        full = self._text.library()
+        added = [(self._tokens[id], id in self._control) for id in sorted(self._special[True])]
         full.add_tokens(
             [AddedToken(text, special=control, normalized=False) for text, control in added]
         )
@@ -202,27 +209,6 @@ class Tokenizer:
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         if self.chat_template is not None:
             (folder / "chat_template.jinja").write_text(self.chat_template, "utf-8", newline="")
-
-
-def _encoder(
-    ids: dict[str, int], merges: list[tuple[str, str]], pre: str, unknown: str | None = None
-) -> tokenizers.Tokenizer:
-    """A tokenizer of the `tokenizers` library that knows no special tokens."""
-    whole_words = pretokenize.RULES[pre].whole_words
-    bpe = models.BPE(ids, merges, unk_token=unknown, ignore_merges=whole_words)
-    encoder = tokenizers.Tokenizer(bpe)
-    encoder.pre_tokenizer = pretokenize.make(pre)
-    return encoder
-
-
-def _byte_of() -> dict[int, int]:
-    """The byte that each character of a byte-level token stands for (GPT-2's table)."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {byte: byte for byte in plain} | {256 + i: byte for i, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_of()
 
 
 def _whole_characters(text: str) -> str:
@@ -269,24 +255,6 @@ def _types(metadata: dict[str, Any], tokens: list[str], origin: str | Path) -> l
     for id, token in enumerate(tokens):
         if token in _CONTROLS:
             types[id] = CONTROL
+        elif types[id] == BYTE and not BYTE_NAME.fullmatch(token):
+            raise broken(origin, f"the token {token[:80]!r} is no byte")
     return types
-
-
-def _merges(
-    metadata: dict[str, Any], ids: dict[str, int], known: dict[str, int], origin: str | Path
-) -> list[tuple[str, str]]:
-    """The pairs to merge, those with a token outside `ids` left out.
-
-    Raises BadInput when a token is not even `known`: `tokenizers` would crash on it.
-    """
-    lines = _value(metadata, "merges", list, origin)
-    if lines is None or not set(map(type, lines)) <= {str}:
-        raise broken(origin, "it has no list of merges")
-    merges = []
-    for line in dict.fromkeys(lines):  # of two equal merges the first counts
-        left, _, right = line.partition(" ")
-        if left in ids and right in ids and left + right in ids:
-            merges.append((left, right))
-        elif left not in known or right not in known or left + right not in known:
-            raise broken(origin, f"the merge {line[:80]!r} is not of tokens in its vocabulary")
-    return merges

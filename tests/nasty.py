@@ -1,0 +1,67 @@
+"""Texts that tokenizers stumble over."""
+
+from hypothesis import strategies as st
+
+from tiny import SPECIAL
+
+NASTY = (
+    "",
+    " ",
+    "a",
+    "The camera doesn't work, I'll say; we've 'RE 'Tis it'S",
+    "😀👩‍👩‍👧‍👦🇩🇪 emoji 🏳️‍🌈",
+    "日本語のテキスト、中文文本。한국어",
+    "e\u0301a\u0308 Z\u0351\u036b\u0343\u036a\u0302\u036b\u033d A\u030a",
+    "   leading, trailing   ",
+    " \t\n \r\n\r  \t x \n\n\n  y\n \n",
+    "\n" * 40 + " " * 40 + "\t" * 9 + "end",
+    "0 1 22 333 4444 55555 1,234.56 ½ ² Ⅷ ٣٤٥ ７８９",
+    "<|im_end|>",
+    "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_end|",
+    "<|im_ end|> <|IM_END|> ＜|im_end|＞ <\u200b|im_end|>",
+    "<|im_end|><|im_end|>a<|endoftext|>",
+    "<<|im_end|>>",
+    "nul\0nul\0\0",
+    "\ufffd\ufffe\uffff replaced",
+    "x" * 3000,
+    "Donaudampfschifffahrtsgesellschaft" * 40,
+    "שלום עולם مرحبا بالعالم \u202eabc\u202c",
+    "zero\u200bwidth\u200djoin\ufeffbom\u2060",
+    "\u0085\u00a0\u1680\u2003\u2028\u2029\u202f\u205f\u3000spaces",
+    "\x01\x02\x1b[31m\x7f\x80\x9f control",
+    "\U000e0001\U000f0000\U0010ffff\ue000\u0378 private and unassigned",
+    "a_b-c/d\\e@f#g$h%i^j&k*l(m)n=o+p[q]r{s}t|u~v`w\"x'y",
+    "ſ's ſ'ſ ı İ ﬁ ß ẞ",
+    "hahahahah xxxxxxx xxxx ---- a ha: b;  c",
+    "▁ ▁▁a ▁▁▁ b▁",
+    "<s>a</s> b<unused0><start_of_turn>user\n<end_of_turn> <h1>c</h1>",
+    "<0x0A><0x41> <unk>",
+)
+PIECES = (
+    *SPECIAL,
+    "<start_of_turn>",
+    "<s>",
+    "<h1>",
+    "ha",
+    "x",
+    "▁",
+    "<0x41>",
+    " ",
+    "\n",
+    "\t",
+    "'s",
+    "1",
+    "<|",
+    "|>",
+    "im_end",
+    "a",
+    "é",
+    "日",
+    "😀",
+    "\u0301",
+)
+texts = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=60),
+    st.lists(st.sampled_from(PIECES), max_size=20).map("".join),
+)
