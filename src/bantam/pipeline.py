@@ -209,7 +209,7 @@ def _train(job: Job, text_key: str) -> str:
     """Tune the base for the plan that the budget allows."""
     made = job.made
     base = job.found[made.base.model].sha256
-    key = runs.key_of("train", 2, text_key, base, made.train.model_dump(), asdict(job.task))
+    key = runs.key_of("train", 3, text_key, base, made.train.model_dump(), asdict(job.task))
 
     def build(folder: Path) -> int:
         from bantam.train import stage
