@@ -67,8 +67,9 @@ class Job:
 
         if self.base.is_file():
             return trained_context(gguf.read(self.base))
-        config = json.loads((self.base / "config.json").read_text(encoding="utf-8"))
-        return int(config.get("max_position_embeddings", TASK_CONTEXT))
+        from bantam.nets import load
+
+        return load.config_of(self.base).context
 
     def rows(self, split: str) -> "pl.DataFrame":
         import polars as pl

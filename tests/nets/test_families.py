@@ -130,7 +130,7 @@ def test_computing_blocks_twice_changes_no_gradient(tmp_path: Path) -> None:
     grads = []
     for twice in (False, True):
         ours = load(tmp_path).requires_grad_(True)
-        ours.model.checkpoints = twice
+        ours.model.recompute = twice
         ours(ids).square().mean().backward()
         grads.append([weight.grad for weight in ours.parameters()])
     for one, other in zip(*grads, strict=True):

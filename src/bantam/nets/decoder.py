@@ -315,7 +315,7 @@ class Body(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.checkpoints = False  # compute blocks twice instead of keeping what they made
+        self.recompute = False  # blocks backwards, instead of keeping what they made
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         if config.learned_positions:
             self.embed_positions = nn.Embedding(config.learned_positions, config.width)
@@ -352,7 +352,7 @@ class Body(nn.Module):
             layer = self.config.layer(number)
             if layer not in views:
                 views[layer] = self.view(layer, n, batch, tokens, flat, seen, x.dtype)
-            if self.checkpoints and torch.is_grad_enabled():
+            if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, views[layer], use_reentrant=False)
             else:
                 x = block(x, views[layer], None if cache is None else cache.layers[number])

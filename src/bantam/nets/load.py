@@ -80,6 +80,13 @@ def write_tensors(
     partial.replace(path)
 
 
+def config_of(path: Path) -> DecoderConfig:
+    """What the decoder in a .gguf file or a Hugging Face folder is; its weights are not read."""
+    if path.is_dir():
+        return _folder_config(path / "config.json")
+    return _gguf_config(gguf.read(path))
+
+
 def _load_gguf(path: Path) -> Decoder:
     file = gguf.read(path)
     config = _gguf_config(file)

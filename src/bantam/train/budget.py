@@ -13,7 +13,7 @@ import torch
 from bantam.engine import cores
 from bantam.kinds import Example
 from bantam.nets.choose import shared_start
-from bantam.nets.decoder import Decoder
+from bantam.nets.decoder import Decoder, DecoderConfig
 from bantam.recipe import Train
 from bantam.train import device, loop
 from bantam.train.order import batches
@@ -65,6 +65,7 @@ def plan(
         evaluate_every=1,
         seed=settings.seed,
     )
+    first = replace(first, recompute=_activations(decoder.config) > _free_memory() / 2)
     compare = settings.method == "auto" and _room_for_full(decoder)
     if settings.budget is None and settings.threads and not compare:
         best = Timing(first, 0.0)
@@ -159,7 +160,22 @@ def _thread_counts() -> list[int]:
 def _room_for_full(decoder: Decoder) -> bool:
     """Full tuning holds weights, gradients and two moments in float32."""
     parameters = sum(p.numel() for p in decoder.parameters())
-    return parameters * 4 * 5 < psutil.virtual_memory().available
+    return parameters * 4 * 5 < _free_memory()
+
+
+def _activations(config: DecoderConfig) -> int:
+    """About the bytes that the blocks keep for the backward pass of one part of a batch.
+
+    On SmolLM2-135M and a Llama of 1B about 12 rows of the width and 4 of the MLP's a token were
+    kept, in bfloat16.
+    """
+    active = max(1, config.n_active)
+    kept = 12 * config.width + 4 * config.hidden_width * active
+    return 2 * kept * config.n_layers * loop.TOKENS_AT_ONCE
+
+
+def _free_memory() -> int:
+    return int(psutil.virtual_memory().available)
 
 
 def _tokens(examples: Sequence[Example]) -> int:

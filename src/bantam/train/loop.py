@@ -92,6 +92,7 @@ def tune(
 
 def prepare(decoder: Decoder, plan: Plan) -> None:
     """Choose which weights learn, and hold the frozen ones in the plan's precision."""
+    decoder.model.recompute = plan.recompute
     if plan.method == "lora":
         decoder.to(getattr(torch, plan.precision))
         add_lora(decoder, plan.rank, plan.seed)

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from bantam.kinds import Answer, Example
 from bantam.nets.choose import pad
-from bantam.nets.decoder import Decoder
+from bantam.nets.decoder import Decoder, balance_loss
 
 
 def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) -> Tensor:
     """The mean over examples of the weighted sum of their answers' losses, in nats.
 
     The head is computed for the candidates at the answer positions alone, never for the vocabulary;
-    `start`, the tokens that every example begins with, is computed once for the whole batch.
+    `start`, the tokens that every example begins with, is computed once for the whole batch. A
+    mixture of experts is also kept from using few of them.
     """
     where = decoder.lm_head.weight.device
     shared = torch.tensor(start, device=where) if start else None
@@ -45,7 +46,9 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
         else:
             each = F.cross_entropy(logits, wanted, reduction="none")
         losses.append((each * weights[rows]).sum())
-    return torch.stack(losses).sum() / len(batch)
+    loss = torch.stack(losses).sum() / len(batch)
+    c = decoder.config
+    return loss + c.balance * balance_loss(decoder) if c.n_experts else loss
 
 
 def _wanted(answers: Sequence[Answer]) -> Tensor:

@@ -20,6 +20,7 @@ class Plan:
     weight_decay: float = 0.0
     clip: float = 1.0
     rank: int = 16
+    recompute: bool = False  # blocks are computed again backwards: a third more time, less memory
     patience: int = 3  # evaluations without a better one
 
     def learning_rate_at(self, step: int) -> float:
