@@ -28,7 +28,12 @@ VOCABULARIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=VOCABULARIES)
+# A folder tells rules apart, not the names of one rule, and ranks tokens without ties.
+FIRST = {rule: name for name, rule in reversed(pretokenize.RULES.items())}
+KEPT = (*FIRST.values(), "pieces", "pieces, space before")
+
+
+@pytest.fixture(scope="module", params=(*KEPT, "pieces, equal scores"))
 def both(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -49,6 +54,16 @@ def test_nasty_texts_as_in_the_runtime(both: tuple[Tokenizer, Tokenize], trusted
     ours, theirs = both
     for text in NASTY:
         assert ours.encode([(text, trusted)]) == theirs(text, trusted), repr(text)
+
+
+@pytest.mark.parametrize("pre", sorted(pretokenize.RULES.keys() - set(FIRST.values())))
+def test_other_names_of_a_rule_in_the_runtime(
+    tmp_path: Path, pre: str, runtime: Callable[[Path], Tokenize]
+) -> None:
+    path = tiny_llama(tmp_path / "tiny.gguf", pre=pre)
+    ours, theirs = Tokenizer.from_gguf(gguf.read(path)), runtime(path)
+    text = "\n".join(NASTY)
+    assert ours.encode([(text, False)]) == theirs(text, False)
 
 
 @settings(max_examples=60, deadline=None)
@@ -118,7 +133,7 @@ def test_a_byte_that_the_vocabulary_lacks(
     assert ours.encode([(f"{left}Z{right}", False)]) == both  # not merged over the gap
 
 
-@pytest.mark.parametrize("pre", pretokenize.RULES)
+@pytest.mark.parametrize("pre", FIRST.values())
 def test_a_word_that_no_merges_make(
     tmp_path: Path, runtime: Callable[[Path], Tokenize], pre: str
 ) -> None:
@@ -127,7 +142,7 @@ def test_a_word_that_no_merges_make(
     ours, theirs = Tokenizer.from_gguf(gguf.read(path)), runtime(path)
     ids = ours.encode([("zqzq", False)])
     assert ids == theirs("zqzq", False)
-    assert (len(ids) == 1) == (pre == "llama-bpe")
+    assert (len(ids) == 1) == pretokenize.RULES[pre].whole_words
 
 
 def test_lone_surrogates_are_replaced(tiny: Tokenizer) -> None:
@@ -159,7 +174,7 @@ def test_added_words_are_found_in_all_text() -> None:
         assert tokenizer.decode(ids) == "a<tool>b    c"
 
 
-@pytest.mark.parametrize("name", [name for name in VOCABULARIES if "equal scores" not in name])
+@pytest.mark.parametrize("name", KEPT)
 @pytest.mark.parametrize("add_bos", [True, False])
 def test_saved_folders(tmp_path: Path, name: str, add_bos: bool) -> None:
     from transformers import AutoTokenizer
@@ -191,14 +206,37 @@ def unscored(tokenizer: Tokenizer) -> dict[str, Any]:
     return metadata
 
 
-def test_hugging_face_spelling_of_llama_3(tmp_path: Path) -> None:
-    Tokenizer(tokenizer_metadata(pre="llama-bpe"), "test").save(tmp_path)
+# How Hugging Face's files of Llama 3, OLMo 2, GPT-4o and Mistral Nemo write their rules.
+_ENDS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_UP, _LOW = (rf"[\p{{L{case}}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}]" for case in "ul")
+_LOW = _LOW.replace(r"\p{Lt}", "")
+_HEAD, _TAIL = r"[^\r\n\p{L}\p{N}]?", r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA = rf"{_ENDS}|{_HEAD}\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}"
+_CASED = rf"{_HEAD}{_UP}*{_LOW}+{{}}|{_HEAD}{_UP}+{_LOW}*{{}}".replace("{}", "%s")
+_OTHERS = rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
+SPELLINGS = {
+    "llama-bpe": (_LLAMA, {"behavior": "Isolated", "invert": False}),
+    "dbrx": (_LLAMA, {"behavior": "Removed", "invert": True}),
+    "gpt-4o": (
+        _CASED % (_ENDS + "?", _ENDS + "?") + r"|\p{N}{1,3}" + _OTHERS,
+        {"behavior": "Isolated", "invert": False},
+    ),
+    "tekken": (
+        _CASED % ("", "") + r"|\p{N}" + _OTHERS,
+        {"behavior": "Isolated", "invert": False},
+    ),
+}
+
+
+@pytest.mark.parametrize("pre", SPELLINGS)
+def test_hugging_face_spellings(tmp_path: Path, pre: str) -> None:
+    pattern, how = SPELLINGS[pre]
+    Tokenizer(tokenizer_metadata(pre=pre), "test").save(tmp_path)
     path = tmp_path / "tokenizer.json"
-    text = path.read_text("utf-8")
-    ours = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-    assert ours in text
-    path.write_text(text.replace(ours, "(?i:'s|'t|'re|'ve|'m|'ll|'d)"), "utf-8")
-    assert Tokenizer.from_folder(tmp_path).gguf_metadata()["tokenizer.ggml.pre"] == "llama-bpe"
+    whole = json.loads(path.read_text("utf-8"))
+    whole["pre_tokenizer"]["pretokenizers"][0].update(how, pattern={"Regex": pattern})
+    path.write_text(json.dumps(whole), "utf-8")
+    assert Tokenizer.from_folder(tmp_path).gguf_metadata()["tokenizer.ggml.pre"] == pre
 
 
 def test_added_tokens_beyond_the_vocabulary(tmp_path: Path) -> None:
@@ -217,7 +255,7 @@ def test_added_tokens_beyond_the_vocabulary(tmp_path: Path) -> None:
 UNKNOWN = {
     "another model": {"tokenizer.ggml.model": "t5"},
     "no model": {"tokenizer.ggml.model": None},
-    "another rule": {"tokenizer.ggml.pre": "tekken"},
+    "another rule": {"tokenizer.ggml.pre": "viking"},
     "no rule": {"tokenizer.ggml.pre": None},
 }
 
@@ -293,6 +331,60 @@ def test_broken_folders(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput, match=message) as error:
         Tokenizer.from_folder(tmp_path)
     assert str(tmp_path) in error.value.message
+
+
+def opt_folder(folder: Path, **config: Any) -> Path:
+    """A folder as OPT has it: vocab.json and merges.txt, with </s> as both ends."""
+    metadata = tokenizer_metadata(pre="gpt-2")
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokens = special + metadata["tokenizer.ggml.tokens"][3:]
+    vocab = {token: id for id, token in enumerate(tokens)}
+    merges = ["#version: 0.2", *metadata["tokenizer.ggml.merges"], ""]
+    names = {
+        "bos_token": {"__type": "AddedToken", "content": "</s>"},
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "</s>",
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocab), "utf-8")
+    (folder / "merges.txt").write_text("\n".join(merges), "utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(names | config), "utf-8")
+    return folder
+
+
+def test_folders_of_two_files(tmp_path: Path, runtime: Callable[[Path], Tokenize]) -> None:
+    from transformers import GPT2Tokenizer
+
+    folder = opt_folder(tmp_path / "opt", add_bos_token=True)
+    ours = Tokenizer.from_folder(folder)
+    assert (ours.bos_id, ours.eos_id, ours.start) == (2, 2, [2])
+    path = tiny_llama(tmp_path / "tiny.gguf", tokenizer=ours.gguf_metadata())
+    in_runtime = runtime(path)
+    theirs = GPT2Tokenizer.from_pretrained(folder)
+    for text in NASTY:
+        ids = ours.encode([(text, True)])
+        assert ids == in_runtime(text, True)
+        if "</s>" not in text:
+            assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+    assert Tokenizer.from_folder(opt_folder(tmp_path / "gpt2")).start == []
+
+
+def test_ends_that_only_the_network_names(tmp_path: Path) -> None:
+    folder = opt_folder(tmp_path, bos_token=None, eos_token=None)
+    assert Tokenizer.from_folder(folder).eos_id is None
+    for id, expected in ((2, 2), ([2, 3], None), (9999, None), ("2", None)):
+        (folder / "config.json").write_text(json.dumps({"eos_token_id": id}), "utf-8")
+        assert Tokenizer.from_folder(folder).eos_id == expected
+
+
+def test_half_of_two_files(tmp_path: Path) -> None:
+    (opt_folder(tmp_path) / "merges.txt").unlink()
+    with pytest.raises(BadInput, match=r"merges\.txt: cannot be read"):
+        Tokenizer.from_folder(tmp_path)
+    (tmp_path / "merges.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInput, match="UnicodeDecodeError"):
+        Tokenizer.from_folder(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -12,26 +12,58 @@ class Rule(NamedTuple):
     """The steps of cutting, and whether a word that is a token by itself is taken whole."""
 
     steps: tuple[tuple[str, Any], ...]
-    whole_words: bool
+    whole_words: bool = False
 
 
-# The patterns of llama.cpp, and how Hugging Face files write the contractions in them.
+# The patterns of llama.cpp. It has no cases beyond ASCII: a letter that is no a-z may begin a word,
+# one that is no A-Z may go on.
 _CONTRACTIONS = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-_HF_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_UPPER = r"(?:(?=\p{L})[^a-z])"
+_LOWER = r"(?:(?=\p{L})[^A-Z])"
+_REST = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 _WORDS = (
-    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}DIGITS"
+    rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*{_REST}"
+)
+_MARKED_WORDS = (
+    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*{_REST}"
+)
+_CASED_WORDS = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+ENDING|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*ENDING"
+    rf"|\p{{N}}DIGITS| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*{_REST}"
 )
 
-# `tokenizer.ggml.pre`: the rule (llm_tokenizer_bpe in src/llama-vocab.cpp).
-RULES = {
-    "gpt-2": Rule((("bytes", True),), whole_words=False),
-    "smollm": Rule((("digits", True), ("bytes", True)), whole_words=False),
-    "llama-bpe": Rule(
-        (("split", _WORDS.replace("DIGITS", "{1,3}")), ("bytes", False)), whole_words=True
+_GPT_2 = Rule((("bytes", True),))
+_SMOLLM = Rule((("digits", True), ("bytes", True)))
+_LLAMA_3 = (("split", _WORDS.replace("DIGITS", "{1,3}")), ("bytes", False))
+_QWEN_2 = Rule((("split", _WORDS.replace("DIGITS", "")), ("bytes", False)))
+_QWEN_3_5 = Rule((("split", _MARKED_WORDS), ("bytes", False)))
+_GPT_4O = _CASED_WORDS.replace("ENDING", f"{_CONTRACTIONS}?").replace("DIGITS", "{1,3}")
+_DEEPSEEK_CODER = (
+    *(
+        ("split", pattern)
+        for pattern in (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+")
     ),
-    "qwen2": Rule((("split", _WORDS.replace("DIGITS", "")), ("bytes", False)), whole_words=False),
+    *(("digits", True), ("bytes", False)),
+)
+_TEKKEN = _CASED_WORDS.replace("ENDING", "").replace("DIGITS", "")
+
+# `tokenizer.ggml.pre`: the rule (llm_tokenizer_bpe in src/llama-vocab.cpp). Of several names for a
+# rule the first is the one that a folder's tokenizer gets.
+RULES = {
+    **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", "exaone4"), _GPT_2),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), _SMOLLM),
+    **dict.fromkeys(("llama-bpe", "falcon3", "lfm2"), Rule(_LLAMA_3, whole_words=True)),
+    **dict.fromkeys(("dbrx", "smaug-bpe"), Rule(_LLAMA_3)),
+    **dict.fromkeys(("qwen2", "stablelm2", "deepseek-r1-qwen", "hunyuan", "megrez"), _QWEN_2),
+    "qwen35": _QWEN_3_5,
+    **dict.fromkeys(("gpt-4o", "llama4"), Rule((("split", _GPT_4O), ("bytes", False)))),
+    "deepseek-coder": Rule(_DEEPSEEK_CODER),
+    "tekken": Rule((("split", _TEKKEN), ("bytes", False)), whole_words=True),
 }
+# Those that begin a prompt with the BOS where the file does not say.
+BEGUN = frozenset(("llama-bpe", "falcon3", "lfm2", "tekken"))
 
 _MAKE: dict[str, Callable[[Any], pre_tokenizers.PreTokenizer]] = {
     "digits": lambda each: pre_tokenizers.Digits(individual_digits=each),
@@ -52,12 +84,25 @@ def name_of(pre_tokenizer: dict[str, Any], whole_words: bool) -> str | None:
     return next((name for name in RULES if RULES[name] == rule), None)
 
 
+# How Hugging Face files write parts of the patterns.
+_SPELLINGS = {
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)": _CONTRACTIONS,
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]": _UPPER,
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]": _LOWER,
+}
+
+
 def _step(step: dict[str, Any]) -> tuple[str, Any]:
     match step:
         case {"type": "Digits", "individual_digits": each}:
             return "digits", each
-        case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated"}:
-            return "split", pattern.replace(_HF_CONTRACTIONS, _CONTRACTIONS)
+        # Everything is matched, so nothing is left between the matches.
+        case {"type": "Split", "pattern": {"Regex": str(pattern)}} if step[
+            "behavior"
+        ] == "Isolated" or (step["behavior"] == "Removed" and step["invert"]):
+            for theirs, ours in _SPELLINGS.items():
+                pattern = pattern.replace(theirs, ours)
+            return "split", pattern
         case {"type": "ByteLevel", "add_prefix_space": False}:
             return "bytes", step.get("use_regex", True)
     return "unknown", None

@@ -52,6 +52,8 @@ _FILL_TEXTS = """
 _ENDS = frozenset(_END_TEXTS.split())
 _CONTROLS = _ENDS | frozenset(_FILL_TEXTS.split())
 _NAMED = (*tokenizer_json.NAMES, "eot", "eom")
+# What a file of SentencePiece's kind means when it names no such tokens.
+_ASSUMED = {"bos": 1, "eos": 2, "unknown": 0}
 
 
 class Tokenizer:
@@ -75,7 +77,8 @@ class Tokenizer:
         self._ids = {token: id for id, token in enumerate(self._tokens)}
         self.vocab_size = len(self._tokens)
         named = {name: _special_id(metadata, name, self.vocab_size, origin) for name in _NAMED}
-        self._named = {name: id for name, id in named.items() if id is not None}
+        assumed = _ASSUMED if self._model == "llama" else {}
+        self._named = assumed | {name: id for name, id in named.items() if id is not None}
         self.bos_id = self._named.get("bos")
         self.eos_id = self._named.get("eos")
         ends = [self._named.get(name) for name in ("eos", "eot", "eom")]
@@ -83,7 +86,7 @@ class Tokenizer:
         self.end_ids = frozenset(id for id in ends if id is not None)
         add_bos = _value(metadata, "add_bos_token", bool, origin)
         if add_bos is None:
-            add_bos = self._model == "llama" or pre == "llama-bpe"
+            add_bos = self._model == "llama" or pre in pretokenize.BEGUN
         self.add_bos: bool = add_bos and self.bos_id is not None
         self.chat_template: str | None = _value(metadata, "chat_template", str, origin)
 

@@ -42,26 +42,38 @@ def metadata(folder: Path) -> dict[str, Any]:
     one that is neither SentencePiece's BPE nor byte-level BPE of a known rule, BadInput for a
     broken one.
     """
-    path = folder / "tokenizer.json"
-    config_path = folder / "tokenizer_config.json"
-    config = _json(config_path) if config_path.exists() else {}
+    path, older = folder / "tokenizer.json", folder / "vocab.json"
+    config, network = (
+        _json(each) if each.exists() else {}
+        for each in (folder / "tokenizer_config.json", folder / "config.json")
+    )
     try:
-        keys = _keys(path, _json(path), config)
+        if older.exists() and not path.exists():
+            path, whole = older, _from_two_files(folder, config)
+        else:
+            whole = _json(path)
+        keys = _keys(path, whole, config, network)
         template = _template(folder, config)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise broken(path, f"{type(error).__name__} at {error}") from error
     return keys if template is None else keys | {"tokenizer.chat_template": template}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise broken(path, f"it has more than {_MAX_BYTES >> 20} MiB")
-        value = json.loads(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise BadInput(
             f"{path}: cannot be read ({error.strerror})", "name a model folder"
         ) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content = _read(path)
+    try:
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise broken(path, f"no JSON ({error})") from error
     if not isinstance(value, dict):
@@ -69,7 +81,36 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _keys(path: Path, whole: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def _from_two_files(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What tokenizer.json would say for vocab.json and merges.txt, the form of GPT-2's time."""
+    vocab = _json(folder / "vocab.json")
+    merges = _read(folder / "merges.txt").decode().split("\n")
+    texts = {_text(config.get(key)) for key in NAMES.values()} & vocab.keys()
+    special = {"special": True, "lstrip": False, "single_word": False}
+    begun = [{"SpecialToken": {"id": _text(config.get("bos_token"))}}] * bool(
+        config.get("add_bos_token")
+    )
+    return {
+        "model": {
+            "type": "BPE",
+            "vocab": vocab,
+            "merges": [line for line in merges if line and not line.startswith("#version")],
+        },
+        "added_tokens": [{"content": text, "id": vocab[text]} | special for text in texts],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+        "post_processor": {"type": "TemplateProcessing", "single": begun},
+    }
+
+
+def _text(token: Any) -> Any:
+    """The text of a token that tokenizer_config.json names in one of its two ways."""
+    return token["content"] if isinstance(token, dict) else token
+
+
+def _keys(
+    path: Path, whole: dict[str, Any], config: dict[str, Any], network: dict[str, Any]
+) -> dict[str, Any]:
+    """The keys, from tokenizer.json, tokenizer_config.json and config.json."""
     model, added = whole["model"], whole["added_tokens"]
     if model["type"] != "BPE":
         raise UnknownTokenizer(path, model["type"])
@@ -93,10 +134,11 @@ def _keys(path: Path, whole: dict[str, Any], config: dict[str, Any]) -> dict[str
     }
     keys |= (_sentencepiece if model.get("byte_fallback") else _byte_level)(path, whole, keys)
     for name, key in NAMES.items():
-        token = config.get(key)
-        text = token["content"] if isinstance(token, dict) else token
+        text, id = _text(config.get(key)), network.get(f"{key}_id")
         if text in ids:
             keys[f"tokenizer.ggml.{name}_token_id"] = ids[text]
+        elif type(id) is int and id in tokens:
+            keys[f"tokenizer.ggml.{name}_token_id"] = id
     bos = keys.get("tokenizer.ggml.bos_token_id")
     first = _first_added(whole.get("post_processor"))
     keys["tokenizer.ggml.add_bos_token"] = bos is not None and ids.get(first) == bos
