@@ -51,7 +51,7 @@ def main() -> None:
         written.write_text(re.sub(r"budget = .*", settings, text), encoding="utf-8")
         try:
             # A process of its own for each: a second training in one took a fifth longer.
-            bantam = [sys.executable, "-m", "bantam.cli", "make", written, "--run", run]
+            bantam = [sys.executable, "-m", "bantam", "make", written, "--run", run]
             subprocess.run(bantam, check=True, stdout=subprocess.DEVNULL)
         finally:
             written.unlink()
