@@ -51,8 +51,9 @@ def main() -> None:
         written.write_text(re.sub(r"budget = .*", settings, text), encoding="utf-8")
         try:
             # A process of its own for each: a second training in one took a fifth longer.
-            bantam = [sys.executable, "-m", "bantam", "make", written, "--run", run]
-            subprocess.run(bantam, check=True, stdout=subprocess.DEVNULL)
+            bantam = [sys.executable, "-c", "from bantam.cli import main; main()"]
+            command = [*bantam, "make", written, "--run", run]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         finally:
             written.unlink()
         verdict = json.loads((run / "judge" / "verdict.json").read_text(encoding="utf-8"))

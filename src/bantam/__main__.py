@@ -1,5 +1,0 @@
-"""`python -m bantam` is the command `bantam`."""
-
-from bantam.cli import main
-
-main()
