@@ -18,6 +18,7 @@ from bantam.nets import load
 from bantam.nets.choose import choose
 from bantam.nets.decoder import Decoder
 from bantam.pack import gguf_file
+from tiny import sentencepiece_metadata
 from tiny_nets import decoder, texts
 
 TASK = classify.task("tiny", "Is it good?", ["yes", "no", "perhaps"])
@@ -146,6 +147,18 @@ def test_an_embedding_with_more_rows_than_tokens(tmp_path: Path, tokenizer: Toke
     assert again.vocab_size == rows
     text = [("The picture [PAD400] is sharp", True)]
     assert again.encode(text) == tokenizer.encode(text)
+
+
+def test_more_rows_than_tokens_of_sentencepiece(tmp_path: Path) -> None:
+    """As in Phi-3, which has 32,064 rows for 32,011 tokens."""
+    tokenizer = Tokenizer(sentencepiece_metadata(), "tiny")
+    ours = made(tokenizer, vocab_size=tokenizer.vocab_size + 23)
+    path = tmp_path / "pack.gguf"
+    gguf_file.write(path, ours, tokenizer, TASK, LINEAGE, "F32")
+    assert differences(path, ours, tokenizer.vocab_size) < BOUNDS["F32"]
+    text = "The picture is sharp, naïve 😀 [PAD400]"
+    with engine.start(path, threads=1, context=128) as runtime:
+        assert runtime.tokenize(text, False) == tokenizer.encode([(text, False)])
 
 
 def test_an_embedding_with_fewer_rows_than_tokens(tmp_path: Path, tokenizer: Tokenizer) -> None:

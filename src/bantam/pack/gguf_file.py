@@ -68,7 +68,8 @@ def _vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
         return keys
     names = [f"[PAD{id}]" for id in range(tokens, rows)]
     types = keys.get("tokenizer.ggml.token_type", [NORMAL] * tokens) + [UNUSED] * len(names)
-    keys.pop("tokenizer.ggml.scores", None)  # no byte-level tokenizer uses them
+    if "tokenizer.ggml.scores" in keys:
+        keys["tokenizer.ggml.scores"] = keys["tokenizer.ggml.scores"] + [0.0] * len(names)
     return keys | {
         "tokenizer.ggml.tokens": keys["tokenizer.ggml.tokens"] + names,
         "tokenizer.ggml.token_type": types,
