@@ -58,6 +58,7 @@ def check(path: Path, run: Path) -> list[Line]:
         if size is not None:
             tried(partial(_disk, size, run), str)
             tried(partial(_memory, size, made), str)
+            tried(partial(_family, base), str)
     tried(partial(_time, made), str)
     return lines
 
@@ -136,6 +137,13 @@ def _parameters(base: sources.Source) -> int:
     else:
         shapes = [info.shape for info in gguf.read(model).tensors.values()]
     return sum(prod(shape) for shape in shapes)
+
+
+def _family(base: sources.Source) -> str:
+    """Which family the base is of, once it is one that can be tuned and packed."""
+    from bantam.pack import gguf_file
+
+    return f"base: of the family {gguf_file.check_base(sources.model_file(base)).family}"
 
 
 def _disk(parameters: int, run: Path) -> str:

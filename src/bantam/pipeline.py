@@ -115,6 +115,7 @@ def make(path: Path, folder: Path | None = None) -> dict[str, Any]:
         raise BadInput(f"{in_the_way[0]} is a file, no place for a run", "name a folder with --run")
     with runs.alone(folder):
         job = Job(made, folder, _sources(made, folder))
+        _base(job)
         runs.write_text(folder / "recipe.toml", path.read_text(encoding="utf-8"))
         text_key = _text(job)
         train_key = _train(job, text_key)
@@ -166,6 +167,14 @@ def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
         if licence["terms"]:
             say(f"note: {name} may be used only under the {licence['name']}")
     return found
+
+
+def _base(job: Job) -> None:
+    """Refuse a base that cannot be tuned or packed before anything is spent on it."""
+    from bantam.pack import gguf_file
+
+    gguf_file.check_base(job.base)
+    _ = job.tokenizer
 
 
 def _others(made: recipe.Recipe) -> list[str]:

@@ -17,9 +17,9 @@ from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
 from bantam.formats.tokenizer_json import NORMAL, UNUSED
 from bantam.nets import gguf_keys, names
-from bantam.nets.decoder import Decoder
+from bantam.nets.decoder import Decoder, DecoderConfig
 from bantam.nets.hf_config import Unsupported
-from bantam.nets.load import shapes_of
+from bantam.nets.load import config_of, shapes_of
 from bantam.nets.names import Stored
 
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "Q5_0": 8, "BF16": 32}  # general.file_type
@@ -35,13 +35,7 @@ def write(
 ) -> None:
     """Write the pack, whole or not at all. `lineage` are more `general.*` and `bantam.*` keys."""
     config = decoder.config
-    try:
-        architecture, factors = gguf_keys.write(config)
-    except Unsupported as error:
-        raise BadInput(
-            f"{path.name}: this model cannot be a GGUF file: {error}",
-            "use another base; the tuned model is in the run's model folder",
-        ) from error
+    architecture, factors = _keys(config)
     metadata: dict[str, Any] = {
         "general.type": "model",
         "general.file_type": FILE_TYPES[bits],
@@ -51,6 +45,25 @@ def write(
     if task:
         metadata |= {"general.name": task.name} | kinds.to_metadata(task)
     gguf.write(path, metadata, _tensors(decoder, factors, bits))
+
+
+def check_base(path: Path) -> DecoderConfig:
+    """What the base in a file or folder is; its weights are not read.
+
+    Raises BadInput unless it can be tuned here, and packed afterwards.
+    """
+    config = config_of(path)
+    _keys(config)
+    return config
+
+
+def _keys(config: DecoderConfig) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    try:
+        return gguf_keys.write(config)
+    except Unsupported as error:
+        raise BadInput(
+            f"a model of this kind cannot be packed as GGUF: {error}", "use another base"
+        ) from error
 
 
 def _vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
