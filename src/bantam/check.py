@@ -40,7 +40,7 @@ def check(path: Path, run: Path) -> list[Line]:
     made = tried(lambda: recipe.load(path), lambda r: f"recipe {path}: {r.task.name}")
     if made is None:
         return lines
-    tried(_installed, lambda _: "PyTorch, polars and scikit-learn are installed")
+    installed = tried(_installed, lambda _: "PyTorch, polars and scikit-learn are installed")
     data = {name: tried(partial(_here, made, name), partial(_told, name)) for name in _data(made)}
     base, *rivals = (
         tried(partial(_here, made, name), partial(_told, name)) for name in _models(made)
@@ -57,8 +57,9 @@ def check(path: Path, run: Path) -> list[Line]:
         size = tried(partial(_parameters, base), lambda n: f"base: {n / 1e6:.0f}M parameters")
         if size is not None:
             tried(partial(_disk, size, run), str)
-            tried(partial(_memory, size, made), str)
+        if size is not None and installed:
             tried(partial(_family, base), str)
+            tried(partial(_memory, size, base, made), str)
     tried(partial(_time, made), str)
     return lines
 
@@ -79,12 +80,13 @@ def _told(name: str, source: sources.Source | None) -> str:
     return f"{name}: {words.size(source.size)}, licence {source.licence or 'not stated'}"
 
 
-def _installed() -> None:
+def _installed() -> bool:
     missing = [name for name in ("torch", "polars", "sklearn") if find_spec(name) is None]
     if missing:
         raise BadInput(
             f"not installed: {', '.join(missing)}", "pip install 'bantam-lm[train]' to make models"
         )
+    return True
 
 
 def _here(made: recipe.Recipe, name: str) -> sources.Source | None:
@@ -161,14 +163,16 @@ def _disk(parameters: int, run: Path) -> str:
     return f"disk: {free / 1e9:.0f} GB free, at most {needed / 1e9:.1f} GB needed"
 
 
-def _memory(parameters: int, made: recipe.Recipe) -> str:
-    """Weights, for full tuning gradients and moments as well, and what a pass leaves behind.
+def _memory(parameters: int, base: sources.Source, made: recipe.Recipe) -> str:
+    """Weights, for full tuning gradients and moments as well, and what a pass leaves behind."""
+    from bantam.nets.load import config_of
+    from bantam.train.budget import activations
 
-    The last was about 1.6 GB for a base of 135M, however large the batch; the rest is counted.
-    """
-    held = 4 + 2 if made.train.method == "lora" else 5 * 4
-    needed = int(parameters * (held + 12)) + 500_000_000
+    held = 5 * 4 if made.train.method == "full" else 4 + 2
     free = psutil.virtual_memory().available
+    # Where memory is short, blocks keep nothing and are computed again.
+    kept = min(activations(config_of(sources.model_file(base))), free // 2)
+    needed = parameters * held + kept + 500_000_000
     if free < needed:
         raise BadInput(
             f"memory: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed",

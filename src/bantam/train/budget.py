@@ -65,7 +65,7 @@ def plan(
         evaluate_every=1,
         seed=settings.seed,
     )
-    first = replace(first, recompute=_activations(decoder.config) > _free_memory() / 2)
+    first = replace(first, recompute=activations(decoder.config) > _free_memory() / 2)
     compare = settings.method == "auto" and _room_for_full(decoder)
     if settings.budget is None and settings.threads and not compare:
         best = Timing(first, 0.0)
@@ -163,7 +163,7 @@ def _room_for_full(decoder: Decoder) -> bool:
     return parameters * 4 * 5 < _free_memory()
 
 
-def _activations(config: DecoderConfig) -> int:
+def activations(config: DecoderConfig) -> int:
     """About the bytes that the blocks keep for the backward pass of one part of a batch.
 
     On SmolLM2-135M and a Llama of 1B about 12 rows of the width and 4 of the MLP's a token were
