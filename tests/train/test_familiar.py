@@ -43,6 +43,22 @@ def test_it_is_the_loss_of_transformers_over_the_entropy_of_scipy(
     assert familiar.warning(share)  # random weights know nothing
 
 
+@torch.no_grad()
+def test_texts_are_begun_as_the_base_wants_them(tiny_model: Path, tokenizer: Tokenizer) -> None:
+    keys = tokenizer.gguf_metadata() | {"tokenizer.ggml.add_bos_token": True}
+    begun = Tokenizer(keys, tiny_model)
+    decoder = load.load(tiny_model)
+    ids = tokenizer.encode([(TEXTS[0], False)])
+    whole = torch.tensor([begun.start + ids])
+    labels = torch.tensor([[-100, -100, *ids[1:]]])
+    loss = float(twin(decoder)(whole, labels=labels).loss) * (len(ids) - 1) / math.log(2)
+    read = tokenizer.decode(ids)
+    characters = len(read) - len(tokenizer.decode(ids[:1]))
+    simple = scipy.stats.entropy(list(Counter(read).values()), base=2)
+    share = familiar.surprise(decoder, begun, TEXTS[:1])
+    assert share == pytest.approx(loss / characters / simple, rel=1e-4)
+
+
 def test_a_sample_is_taken_from_all_parts(tiny_model: Path, tokenizer: Tokenizer) -> None:
     decoder = load.load(tiny_model)
     many = list(chain.from_iterable([text] * 64 for text in ("sharp picture", "no money", "yes")))

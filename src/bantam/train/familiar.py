@@ -40,8 +40,10 @@ def surprise(decoder: Decoder, tokenizer: Tokenizer, texts: Sequence[str]) -> fl
     if not counted or not foretold:
         return 0.0
     where = decoder.lm_head.weight.device
+    start = tokenizer.start  # without it some bases are at a loss
+    begun = decoder.states(pad([start + ids for ids in rows], where))[:, len(start) :]
     bits = 0.0
-    for ids, states in zip(rows, decoder.states(pad(rows, where)), strict=True):
+    for ids, states in zip(rows, begun, strict=True):
         logits = decoder.logits(states[: len(ids) - 1])
         wanted = torch.tensor(ids[1:], device=where)
         bits += F.cross_entropy(logits, wanted, reduction="sum").item() / math.log(2)
