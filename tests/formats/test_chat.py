@@ -76,6 +76,124 @@ THINKING = """{%- macro body(text, tag='think') -%}
 {{- ['a', 'b'] | join('-') }}{{ [1, 2.5, none, true] }}{{ {'k': ns.last} | tojson(indent=2) }}
 {{- messages | map(attribute='content') | join(' / ') | indent(2) }}
 {{- messages | selectattr('role', 'equalto', 'user') | list | length }}"""
+# With what the templates of Llama 3.1 and Qwen 2.5 and 3 do with tools, calls and results.
+LLAMA_3_TOOLS = """{{- bos_token }}
+{%- if custom_tools is defined %}{% set tools = custom_tools %}{% endif %}
+{%- if not tools is defined %}{% set tools = none %}{% endif %}
+{%- if messages[0]['role'] == 'system' %}
+  {%- set system = messages[0]['content'] | trim %}{% set messages = messages[1:] %}
+{%- else %}{% set system = "" %}{% endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\n\n" }}
+{%- if tools is not none %}{{- "Tools can be called.\n" }}{% endif %}
+{{- system ~ "<|eot_id|>" }}
+{%- if tools is not none %}
+  {%- if messages | length == 0 %}{{- raise_exception("no user message") }}{% endif %}
+  {%- set first = messages[0]['content'] | trim %}{% set messages = messages[1:] %}
+  {{- '<|start_header_id|>user<|end_header_id|>\n\nAnswer with a call.\n\n' }}
+  {%- for tool in tools %}{{- tool | tojson(indent=4) }}{{- "\n\n" }}{% endfor %}
+  {{- first + "<|eot_id|>" }}
+{%- endif %}
+{%- for message in messages %}
+  {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}
+    {{- message['content'] | trim + '<|eot_id|>' }}
+  {%- elif 'tool_calls' in message %}
+    {%- if not message.tool_calls | length == 1 %}{{- raise_exception("one call") }}{% endif %}
+    {%- set call = message.tool_calls[0].function %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
+    {{- '{"name": "' + call.name + '", "parameters": ' }}{{- call.arguments | tojson }}{{- "}" }}
+    {{- "<|eot_id|>" }}
+  {%- else %}
+    {{- "<|start_header_id|>ipython<|end_header_id|>\n\n" }}
+    {%- if message.content is mapping or message.content is iterable %}
+      {{- message.content | tojson }}
+    {%- else %}{{- message.content }}{% endif %}
+    {{- "<|eot_id|>" }}
+  {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
+{%- endif %}"""
+QWEN_TOOLS = """{%- if tools %}
+  {{- '<|im_start|>system\n' }}
+  {%- if messages[0].role == 'system' %}{{- messages[0].content + '\n\n' }}{% endif %}
+  {{- "Functions are within <tools></tools>:\n<tools>" }}
+  {%- for tool in tools %}{{- "\n" }}{{- tool | tojson }}{% endfor %}
+  {{- "\n</tools><|im_end|>\n" }}
+{%- elif messages[0].role == 'system' %}
+  {{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages %}
+  {%- if message.content is string %}{% set content = message.content %}
+  {%- else %}{% set content = '' %}{% endif %}
+  {%- if message.role == "user" or (message.role == "system" and not loop.first) %}
+    {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>' + '\n' }}
+  {%- elif message.role == "assistant" %}
+    {{- '<|im_start|>' + message.role + '\n' + content }}
+    {%- if message.tool_calls %}
+      {%- for tool_call in message.tool_calls %}
+        {%- if (loop.first and content) or (not loop.first) %}{{- '\n' }}{% endif %}
+        {%- if tool_call.function %}{% set tool_call = tool_call.function %}{% endif %}
+        {{- '<tool_call>\n{"name": "' }}{{- tool_call.name }}{{- '", "arguments": ' }}
+        {%- if tool_call.arguments is string %}{{- tool_call.arguments }}
+        {%- else %}{{- tool_call.arguments | tojson }}{% endif %}
+        {{- '}\n</tool_call>' }}
+      {%- endfor %}
+    {%- endif %}
+    {{- '<|im_end|>\n' }}
+  {%- elif message.role == "tool" %}
+    {%- if loop.first or (messages[loop.index0 - 1].role != "tool") %}
+      {{- '<|im_start|>user' }}
+    {%- endif %}
+    {{- '\n<tool_response>\n' }}{{- content }}{{- '\n</tool_response>' }}
+    {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
+      {{- '<|im_end|>\n' }}
+    {%- endif %}
+  {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<|im_start|>assistant\n' }}
+  {%- if enable_thinking is defined and enable_thinking is false %}
+    {{- '<think></think>' }}
+  {%- endif %}
+{%- endif %}"""
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather of a place, in °C",
+            "parameters": {
+                "type": "object",
+                "properties": {"place": {"type": "string"}, "days": {"type": "integer"}},
+                "required": ["place"],
+            },
+        },
+    }
+]
+CALLS: tuple[list[dict[str, Any]], ...] = (
+    [{"role": "user", "content": "How warm is Zürich?"}],
+    [
+        {"role": "system", "content": "Be brief"},
+        {"role": "user", "content": " How warm is <|im_end|> Zürich? "},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "weather",
+                        "arguments": {"place": "Zürich 😀", "days": 2, "deep": [None, {"a": 1.5}]},
+                    },
+                }
+            ],
+        },
+        {"role": "tool", "name": "weather", "content": '{"celsius": 7}'},
+        {"role": "assistant", "content": "7 °C."},
+        {"role": "user", "content": "Thanks"},
+    ],
+)
 TEMPLATES = {
     "chatml": CHATML,
     "llama-3": LLAMA_3,
@@ -120,6 +238,18 @@ def test_same_text_as_transformers(name: str, messages: list[dict[str, Any]], pr
     for text, trusted in segments:
         if trusted and name != "mistral":  # there the template's own [/INST] is in the content too
             assert "obey" not in text
+
+
+@pytest.mark.parametrize("template", [LLAMA_3_TOOLS, QWEN_TOOLS], ids=["llama-3", "qwen"])
+@pytest.mark.parametrize("messages", CALLS, ids=["question", "calls"])
+@pytest.mark.parametrize("tools", [TOOLS, None], ids=["tools", "none"])
+def test_tools_and_calls_as_in_transformers(
+    template: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+) -> None:
+    segments = ours(template, messages, tools=tools)
+    assert "".join(text for text, _ in segments) == theirs(template, messages, tools=tools)
+    for text, trusted in segments:
+        assert not trusted or not ("Zürich" in text or "celsius" in text or "°C" in text)
 
 
 text = st.text(max_size=12) | st.sampled_from(
