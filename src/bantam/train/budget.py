@@ -25,7 +25,6 @@ MOST_PASSES = 8  # over the examples: more only overfits
 # Of the budget: checkpoints, and steps that take longer than the trial's. On a laptop that warms up
 # and on a machine that others use they took up to a fifth longer.
 SAFETY = 0.8
-LONG_TRIAL = 4.0  # seconds
 CLEARLY = 1.2  # times slower than the best so far: not worth more trial steps
 FORWARD = 0.35  # of a training step: no backward pass
 
@@ -127,7 +126,7 @@ def _quickest(
 ) -> Timing:
     """The number of threads that takes the fewest seconds a token; changes the decoder.
 
-    A trial ends early once it is clearly slower than the best so far, or than `bound`, or long.
+    A trial ends early once it is clearly slower than the best so far, or than `bound`.
     """
     loop.prepare(decoder, trial)
     start = shared_start([example.ids for example in examples])
@@ -136,17 +135,16 @@ def _quickest(
     some = [[examples[i] for i in b] for b in islice(batches(lengths, trial.batch_size, 0), 4)]
     before = torch.get_num_threads()
     timings = []
-    torch.set_num_threads(thread_counts[0])
-    step(some[0], 0.0)  # the first one allocates
     for count in thread_counts:
         torch.set_num_threads(count)
+        step(some[0], 0.0)
         used, pace = 0, 0.0
         began = time.perf_counter()
         for batch in some:
             step(batch, 0.0)
             used += sum(len(example.ids) - len(start) for example in batch)
             pace = (time.perf_counter() - began) / used
-            if pace > CLEARLY * bound or time.perf_counter() - began > LONG_TRIAL:
+            if pace > CLEARLY * bound:
                 break
         timings.append(Timing(replace(trial, threads=count), pace))
         bound = min(bound, pace)
