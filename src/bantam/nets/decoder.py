@@ -7,7 +7,7 @@ differently stands in `DecoderConfig`; `families` fills it in from their files.
 - rotary positions (rope.py), learned ones, or none, layer by layer
 - grouped-query attention (Ainslie et al. 2023), to all or to a window of tokens (Beltagy et al.
   2020), with normed queries and keys (Henry et al. 2020) or soft-capped scores (Gemma 2)
-- gated (Shazeer 2020) or plain MLPs, one or a mixture of experts (experts.py)
+- gated (Shazeer 2020) or plain MLPs, one or a mixture of experts (Shazeer et al. 2017)
 
 Batches are padded on the right. Attention is causal, so a real token never sees the padding that
 follows it. Rows that begin alike can share their beginning: it is computed once, and every row
