@@ -384,8 +384,42 @@ def test_broken_weights(tmp_path: Path, sound_folder: Path, name: str) -> None:
 
 def test_one_tensor_in_two_files(tmp_path: Path, sound_folder: Path) -> None:
     folder = shutil.copytree(sound_folder, tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "most.safetensors")
     save_file({NORM: torch.ones(32)}, folder / "more.safetensors")
     refused(folder, "in two of its files")
+
+
+def test_the_same_weights_in_another_layout_besides(tmp_path: Path, sound_folder: Path) -> None:
+    """As Mistral's folders have them; the index, or the usual name, tells which ones count."""
+    folder = shutil.copytree(sound_folder, tmp_path / "model")
+    save_file({"layers.0.attention.wq.weight": torch.ones(32)}, folder / "consolidated.safetensors")
+    assert same(load(folder), decoder())
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = folder / "model.safetensors.index.json"
+    named = dict.fromkeys(
+        load_file(folder / "model-00001-of-00001.safetensors"), "model-00001-of-00001.safetensors"
+    )
+    index.write_text(json.dumps({"weight_map": named}))
+    assert same(load(folder), decoder())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "no index of weights"),
+        ("[]", "no index of weights"),
+        ("[" * 100_000, "no index of weights"),
+        ('{"weight_map": {"a": "gone.safetensors"}}', "its index names 'gone.safetensors'"),
+        ('{"weight_map": {"a": "../model.safetensors"}}', "its index names '../model.safetensors'"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "its index names '/etc/passwd'"),
+        ('{"weight_map": {"a": 7}}', "its index names '7'"),
+        ('{"weight_map": {}}', "no .safetensors file"),
+    ],
+)
+def test_a_broken_index(tmp_path: Path, sound_folder: Path, content: str, message: str) -> None:
+    folder = shutil.copytree(sound_folder, tmp_path / "model")
+    (folder / "model.safetensors.index.json").write_text(content)
+    refused(folder, message)
 
 
 def test_a_torn_file(tmp_path: Path, sound_folder: Path) -> None:

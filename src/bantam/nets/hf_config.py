@@ -143,7 +143,7 @@ def _layer_types(c: DecoderConfig) -> Json:
 
 def _refuse(d: Json, wanted: Json) -> None:
     for key, value in wanted.items():
-        if d.get(key, value) != value:
+        if d.get(key) not in (None, value):
             raise Unsupported(f"its {key} is {d[key]!r}, not {value!r}")
 
 
@@ -210,7 +210,7 @@ def _olmo2(d: Json) -> DecoderConfig:
 
 
 def _gemma(d: Json, **more: Any) -> DecoderConfig:
-    _refuse(d, {"attention_bias": False})
+    _refuse(d, {"attention_bias": False, "use_bidirectional_attention": False})
     cap = d.get("final_logit_softcapping")
     return _common(
         {"hidden_act": "gelu_pytorch_tanh"} | d,

@@ -9,6 +9,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -29,6 +30,8 @@ LARGEST = 1 << 20  # of a vocabulary, a width or a number of heads
 MOST_EXPERTS = 4096  # of all layers
 FEWEST_TENSORS = 6  # of a block
 LARGEST_JSON = 1 << 20  # bytes
+LARGEST_INDEX = 16 << 20
+SINGLE = "model.safetensors"
 FLOATS = ("F32", "F16", "BF16")
 
 
@@ -127,9 +130,7 @@ def _load_folder(folder: Path) -> Decoder:
     config = _folder_config(folder / "config.json")
     shapes: Shapes = {}
     called: dict[str, str] = {}  # our name for the tensor by the file's
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise BadInput(f"{folder}: has no .safetensors file", "name a complete Hugging Face folder")
+    files = _weight_files(folder)
     for file in files:
         for name, (kind, shape, _, _) in safetensors.check(file).items():
             usual = names.usual(name, config.family)
@@ -161,12 +162,42 @@ def _load_folder(folder: Path) -> Decoder:
     return _fill(decoder, weights)
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """The files with the weights; some folders hold the same ones in another layout besides."""
+    index, single = folder / f"{SINGLE}.index.json", folder / SINGLE
+    if index.is_file():
+        named = _named(index)
+        files = sorted(folder / name for name in named if Path(name).name == name)
+        missing = [file.name for file in files if not file.is_file()]
+        if missing or len(files) < len(named):
+            raise _broken(folder, f"its index names {(missing or sorted(named))[0][:80]!r}")
+    else:
+        files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BadInput(
+            f"{folder}: has no .safetensors file (weights in other formats are not opened)",
+            "name a complete Hugging Face folder with its weights as safetensors",
+        )
+    return files
+
+
+def _named(index: Path) -> set[str]:
+    """The files that an index names."""
+    try:
+        return set(map(str, _json(index, LARGEST_INDEX)["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _broken(index, f"it is no index of weights ({error!r})") from error
+
+
+def _json(path: Path, most: int) -> Any:
+    if path.stat().st_size > most:
+        raise ValueError(f"it has more than {most >> 20} MiB")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def _folder_config(path: Path) -> DecoderConfig:
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError(f"it has more than {LARGEST_JSON >> 20} MiB")
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return hf_config.read(data)
+        return hf_config.read(_json(path, LARGEST_JSON))
     except Unsupported as error:
         raise _unknown(path, str(error)) from error
     except (

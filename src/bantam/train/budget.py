@@ -20,7 +20,7 @@ from bantam.train.order import batches
 from bantam.train.plan import Plan
 
 LEARNING_RATES = {"lora": 7e-4, "full": 7e-5}  # for batches of 32
-EVALUATIONS = 4  # in a run: each costs as much as a few percent of a pass
+EVALUATIONS = 3  # in a run: each costs as much as a few percent of a pass
 MOST_PASSES = 8  # over the examples: more only overfits
 # Of the budget: checkpoints, and steps that take longer than the trial's. On a laptop that warms up
 # and on a machine that others use they took up to a fifth longer.
