@@ -227,6 +227,9 @@ class AsDecoder:
         states: Tensor = self.body(input_ids=ids, use_cache=False).last_hidden_state
         return states[:, -tokens:]
 
+    def logits(self, states: Tensor, candidates: list[int]) -> Tensor:
+        return states.float() @ self.lm_head.weight[candidates].float().t()
+
 
 def ablation(asked: Run) -> Run:
     """Our training steps with one measure left out: the same examples once, no evaluation."""
