@@ -135,7 +135,7 @@ rivals = [
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('kind = "extract"', "not there yet"),
+        ('kind = "chat"', "not there yet"),
         ("kind = 1", 'must be "classify"'),
         ('kind = "classify"\nname = "../up"', "small letters"),
         ('kind = "classify"\nname = ""', "small letters"),
@@ -197,6 +197,130 @@ def test_data(tmp_path: Path, lines: str, words: str) -> None:
 )
 def test_other_tables(tmp_path: Path, lines: str, words: str) -> None:
     assert words in refusal(tmp_path, SMALLEST + lines)
+
+
+def kind(name: str, lines: str = "") -> str:
+    """A recipe of this kind whose [data] is on lines 1 and 2; [task] follows on lines 3 and 4."""
+    return f'[data]\nexamples = ["a"]\n[task]\nkind = "{name}"\n{lines}\n'
+
+
+def test_each_kind_has_its_own_rivals(tmp_path: Path) -> None:
+    def rivals(text: str) -> list[str]:
+        return recipe.load(write(tmp_path, text)).judge.rivals
+
+    assert rivals(kind("extract")) == ["patterns", "nearest", "base", "base-few-shot"]
+    assert rivals(kind("generate", "[judge]\nshots = 3")) == [
+        *("lead", "nearest", "base", "base-few-shot")
+    ]
+    calls = kind("extract").replace("[task]", 'tools = "functions"\n[task]')
+    assert rivals(calls) == ["nearest", "base", "base-few-shot"]
+    assert rivals(kind("extract", "[judge]\nrivals = []")) == []
+    chosen = '[judge]\nrivals = ["tagger", "./other/model"]'
+    assert rivals(kind("extract", chosen)) == ["tagger", "./other/model"]
+    for names in recipe.KIND_RIVALS.values():
+        assert set(names) <= set(recipe.SIMPLE_RIVALS)
+    assert "tagger" in recipe.rivals_of("extract")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (kind("generate", '[judge]\nrivals = ["tfidf"]'), "must be one of lead, nearest, base,"),
+        (kind("classify", '[judge]\nrivals = ["lead"]'), "line 6, judge.rivals[0]: must be one of"),
+        (
+            kind("extract", '[judge]\nrivals = ["patterns"]').replace(
+                "[task]", 'tools = "f"\n[task]'
+            ),
+            "must be one of nearest, base, base-few-shot, or a model",
+        ),
+        (kind("extract", '[judge]\nrivals = ["patern"]'), 'did you mean "patterns"?'),
+        (kind("extract", "multi = true"), "line 5, task.multi: there is none with kind ="),
+        (kind("generate", "sure = 0.9"), 'it is for "classify" and "extract"'),
+        (kind("generate", 'schema = "s.json"'), "line 5, task.schema: there is none with kind"),
+        (kind("classify", 'schema = "s.json"'), 'it is for "extract"'),
+        (kind("extract", 'schema = ""'), "task.schema: must not be empty"),
+        (kind("extract", "schema = {}"), 'write for instance schema = "schema.json"'),
+        (kind("extract", 'schema_file = "s.json"'), "task.schema_file: there is no such key"),
+        (kind("extract", "[data.x]\n"), "data.x: there is no such key"),
+        (kind("extract", '[train]\nclass_weights = "none"'), "line 6, train.class_weights: there"),
+    ],
+)
+def test_what_another_kind_knows_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    assert words in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "words"),
+    [
+        ("extract", 'separator = "|"', "line 5, data.separator: there is none with"),
+        ("generate", 'none = "x"', "line 5, data.none: there is none with"),
+        ("extract", 'shares = "x"', "line 5, data.shares: there is none with"),
+        ("generate", 'tools = "x"', 'line 5, data.tools: there is none with kind = "generate"'),
+        ("classify", 'accepted = "x"', 'it is for "extract"'),
+        ("extract", 'accepted = "x"', "data.accepted: there is none without data.tools"),
+        ("extract", 'tools = "label"', "is the same column as data.output"),
+        ("extract", 'tools = "x"\naccepted = "x"', "is the same column as data.tools"),
+        ("generate", 'conflicts = "drop"', "but references"),
+        ("generate", 'conflicts = "majority"', "but references"),
+    ],
+)
+def test_columns_of_another_kind(tmp_path: Path, name: str, line: str, words: str) -> None:
+    text = f'[task]\nkind = "{name}"\n[data]\nexamples = ["a"]\n{line}\n'
+    assert words in refusal(tmp_path, text)
+
+
+def test_all_keys_of_another_kind_are_told_at_once(tmp_path: Path) -> None:
+    text = kind("generate", "multi = true\nsure = 0.5").replace("[task]", 'none = "x"\n[task]')
+    said = refusal(tmp_path, text)
+    for place in ("line 3, data.none", "line 6, task.multi", "line 7, task.sure"):
+        assert place in said
+    assert said.count("take the line out") == 3
+
+
+def test_a_schema_and_tools_exclude_each_other(tmp_path: Path) -> None:
+    text = kind("extract", 'schema = "s.json"').replace("[task]", 'tools = "f"\n[task]')
+    assert "line 6, task.schema: there is none with data.tools" in refusal(tmp_path, text)
+
+
+def test_a_recipe_of_extraction_travels_through_json(tmp_path: Path) -> None:
+    read = recipe.load(write(tmp_path, kind("extract", 'schema = "deep/s.json"\nsure = 0.9')))
+    assert read.task.schema_file == "deep/s.json" and read.task.sure == 0.9
+    assert read.schema_path == tmp_path / "deep" / "s.json"
+    assert read.task.model_dump()["schema"] == "deep/s.json"
+    assert recipe.Recipe.model_validate_json(read.model_dump_json()) == read
+    calls = kind("extract").replace("[task]", 'tools = "f"\naccepted = "g"\n[task]')
+    found = recipe.load(write(tmp_path, calls))
+    assert (found.data.tools, found.data.accepted, found.schema_path) == ("f", "g", None)
+    assert recipe.answer_schema(found) is None
+    kept = kind("generate").replace("[task]", 'conflicts = "keep"\n[task]')
+    assert recipe.load(write(tmp_path, kept)).task.kind == "generate"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot read"),
+        (b'{"type":\n}', "line 2, column 1"),
+        (b"[1]", "does not hold an object"),
+        (b"\xff\xfe{", "not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"{}" + b" " * 1_000_000, "over 1 MB"),
+    ],
+)
+def test_schemas_that_cannot_be_read(tmp_path: Path, content: bytes | None, words: str) -> None:
+    read = recipe.load(write(tmp_path, kind("extract", 'schema = "s.json"')))
+    if content is not None:
+        (tmp_path / "s.json").write_bytes(content)
+    with pytest.raises(BadInput) as caught:
+        recipe.answer_schema(read)
+    assert words in caught.value.message and "task.schema" in caught.value.message
+    assert caught.value.mend
+
+
+def test_a_schema_is_read_from_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_bytes(b'\xef\xbb\xbf{"type": "object"}')
+    read = recipe.load(write(tmp_path, kind("extract", 'schema = "s.json"')))
+    assert recipe.answer_schema(read) == {"type": "object"}
 
 
 def test_an_empty_recipe_names_what_it_needs(tmp_path: Path) -> None:

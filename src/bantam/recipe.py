@@ -26,8 +26,27 @@ from bantam import units
 from bantam.errors import BadInput
 from bantam.toml_lines import key_lines
 
-SIMPLE_RIVALS = ("majority", "tfidf", "linear-probe", "base", "base-few-shot")
-LATER_KINDS = ("extract", "generate", "chat", "complete")
+KIND_RIVALS: dict[str, tuple[str, ...]] = {  # the simple ones of each kind
+    "classify": ("majority", "tfidf", "linear-probe", "base", "base-few-shot"),
+    "extract": ("patterns", "nearest", "tagger", "base", "base-few-shot"),
+    "generate": ("lead", "nearest", "base", "base-few-shot"),
+}
+CALL_RIVALS = ("nearest", "base", "base-few-shot")  # of kind "extract" with data.tools
+ON_DEMAND = ("tagger",)  # rivals that are there only if named: it is for answers quoted from texts
+SIMPLE_RIVALS = tuple(dict.fromkeys(name for names in KIND_RIVALS.values() for name in names))
+LATER_KINDS = ("chat", "complete")
+# Keys that only some kinds know.
+KEY_KINDS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("task", "multi"): ("classify",),
+    ("task", "sure"): ("classify", "extract"),
+    ("task", "schema"): ("extract",),
+    ("data", "separator"): ("classify",),
+    ("data", "none"): ("classify",),
+    ("data", "shares"): ("classify",),
+    ("data", "tools"): ("extract",),
+    ("data", "accepted"): ("extract",),
+    ("train", "class_weights"): ("classify",),
+}
 SCHEMES = ("pypi", "hf", "https")
 HOLE = "{text}"  # in a prompt
 LARGEST = 1_000_000  # bytes; a recipe is written by hand
@@ -36,6 +55,9 @@ EXAMPLES = {
     "kind": '"classify"',
     "instruction": '"Which team should answer this message?"',
     "sure": "0.9",
+    "schema": '"schema.json"',
+    "tools": '"tools"',
+    "accepted": '"accepted"',
     "output": '"category"',
     "examples": '["examples.csv"]',
     "group": '"customer"',
@@ -63,14 +85,15 @@ def _source(text: str) -> str:
     return text
 
 
-def _rival(text: str) -> str:
-    if text in SIMPLE_RIVALS:
+def _rival(text: str, info: ValidationInfo) -> str:
+    known = (info.context or {}).get("rivals", SIMPLE_RIVALS)
+    if text in known:
         return text
     if text.endswith(".gguf") or re.search(r"[:/\\]", text):
         return _source(text)
     raise ValueError(
-        f"must be one of {', '.join(SIMPLE_RIVALS)}, or a model: a .gguf, pypi:..., hf:..., "
-        f"https:... or a path with a slash{_nearest(text, SIMPLE_RIVALS)}"
+        f"must be one of {', '.join(known)}, or a model: a .gguf, pypi:..., hf:..., "
+        f"https:... or a path with a slash{_nearest(text, known)}"
     )
 
 
@@ -82,7 +105,10 @@ def _prompt(text: str) -> str:
 
 def _kind(value: object) -> object:
     if value in LATER_KINDS:
-        raise ValueError(f'"{value}" is not there yet; this version makes "classify" models')
+        raise ValueError(
+            f'"{value}" is not there yet; this version makes "classify", "extract" and '
+            '"generate" models'
+        )
     return value
 
 
@@ -112,21 +138,28 @@ Column = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, serialize_by_alias=True
+    )
 
 
 class Task(Section):
     """What the model is for. The name defaults to that of the recipe's folder.
 
-    With `multi` a text may have several labels, or none. `sure` is how many of the answers that are
-    marked as sure should be right, such as 0.9; without it none are marked.
+    `kind` is "classify" (a label of each text), "extract" (JSON by a schema, or calls of functions)
+    or "generate" (a text). With `multi` a text may have several labels, or none. `sure` is how many
+    of the answers that are marked as sure should be right, such as 0.9; without it none are marked.
+    `schema` is the file of the JSON Schema that extracted answers follow, beside the recipe;
+    without it the schema is inferred from the examples.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "task"
-    kind: Annotated[Literal["classify"], BeforeValidator(_kind)]
+    kind: Annotated[Literal["classify", "extract", "generate"], BeforeValidator(_kind)]
     instruction: str = ""
     multi: bool = False
     sure: Share | None = None
+    # "schema" in the file, which as an attribute is pydantic's own.
+    schema_file: Annotated[str, Field(min_length=1)] | None = Field(default=None, alias="schema")
 
 
 class Data(Section):
@@ -141,6 +174,10 @@ class Data(Section):
     dropped, or with task.multi rows to which no label applies. `shares` is how the names of columns
     begin that say how much of a row's answer each label is, as votes or as probabilities: with
     "votes_" the column votes_spam tells it of the label spam. Training learns these.
+
+    `tools` is the column of each row's function declarations, as OpenAI's API takes them; the
+    output is then the list of calls that answer the text. `accepted` is a column of all the calls
+    that are right, where there are several ways, to judge by.
     """
 
     examples: Files
@@ -153,12 +190,14 @@ class Data(Section):
     conflicts: Literal["drop", "majority", "keep"] = "drop"
     none: Column | None = None
     shares: Column | None = None
+    tools: Column | None = None
+    accepted: Column | None = None
     seed: Seed = 0
 
-    @field_validator("output", "group")
+    @field_validator("output", "group", "tools", "accepted")
     @classmethod
     def _another_column(cls, column: str | None, info: ValidationInfo) -> str | None:
-        for other in ("input", "output"):
+        for other in ("input", "output", "tools"):
             if column is not None and other != info.field_name and info.data.get(other) == column:
                 raise ValueError(f"is the same column as data.{other}")
         return column
@@ -216,11 +255,12 @@ class Limits(Section):
 class Judge(Section):
     """What the model must beat.
 
-    `prompts` are more ways to ask the models that are only prompted, beside Bantam's own; the label
-    is to follow. `shots` is how many examples a few-shot prompt shows in all.
+    `rivals` are models and simple ways of doing without one, by default all simple ones of the
+    kind. `prompts` are more ways to ask the models that are only prompted, beside Bantam's own; the
+    answer is to follow. `shots` is how many examples a few-shot prompt shows in all.
     """
 
-    rivals: list[Annotated[str, AfterValidator(_rival)]] = list(SIMPLE_RIVALS)
+    rivals: list[Annotated[str, AfterValidator(_rival)]] = list(KIND_RIVALS["classify"])
     prompts: list[Annotated[str, AfterValidator(_prompt)]] = []
     shots: Annotated[int, Field(ge=1, le=1000)] = 12
 
@@ -241,6 +281,12 @@ class Recipe(Written):
 
     path: Path
 
+    @property
+    def schema_path(self) -> Path | None:
+        """The file that task.schema names."""
+        name = self.task.schema_file
+        return None if name is None else self.path.parent / name
+
 
 def load(path: Path) -> Recipe:
     """Read and check a recipe. BadInput tells every mistake at once, each with its line and key."""
@@ -254,11 +300,99 @@ def load(path: Path) -> Recipe:
     if isinstance(raw.get("task"), dict):
         raw["task"].setdefault("name", default_name(path))
     try:
-        written = Written.model_validate(raw)
+        written = Written.model_validate(raw, context={"rivals": _known_rivals(raw)})
     except ValidationError as error:
         raise _bad(path, text, raw, error) from None
+    _check_kind(path, key_lines(text), written)
     _check_multi(path, key_lines(text), written)
-    return Recipe(**dict(written), path=path)
+    return Recipe(**dict(_with_rivals(written)), path=path)
+
+
+def rivals_of(kind: str, tools: bool = False) -> tuple[str, ...]:
+    """The simple rivals that a kind knows; `tools`: where it calls functions."""
+    return CALL_RIVALS if kind == "extract" and tools else KIND_RIVALS[kind]
+
+
+def default_rivals(kind: str, tools: bool = False) -> list[str]:
+    """The rivals of a recipe that names none."""
+    return [name for name in rivals_of(kind, tools) if name not in ON_DEMAND]
+
+
+def answer_schema(made: Recipe) -> dict[str, Any] | None:
+    """The JSON Schema in the file that task.schema names, None without one.
+
+    Raises BadInput if it cannot be read; whether it is a schema that can be followed is not asked.
+    """
+    path = made.schema_path
+    if path is None:
+        return None
+    mend = "name a file with a JSON Schema, or take task.schema out: it is then inferred"
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise BadInput(f"task.schema: {path} is over 1 MB", mend)
+        found = json.loads(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise BadInput(f"task.schema: cannot read {path}: {error.strerror}", mend) from None
+    except json.JSONDecodeError as error:
+        raise BadInput(
+            f"task.schema: {path}, line {error.lineno}, column {error.colno}: {error.msg}",
+            "mend it there: it must be JSON",
+        ) from None
+    except RecursionError:
+        raise BadInput(f"task.schema: {path} is nested too deeply", mend) from None
+    except ValueError as error:
+        raise BadInput(f"task.schema: {path} is not UTF-8 text: {error}", mend) from None
+    if not isinstance(found, dict):
+        raise BadInput(f"task.schema: {path} does not hold an object", mend)
+    return found
+
+
+def _known_rivals(raw: dict[str, Any]) -> tuple[str, ...]:
+    """The simple rivals that this file may name; all if its kind is not known."""
+    task, data = raw.get("task"), raw.get("data")
+    kind = task.get("kind") if isinstance(task, dict) else None
+    if not isinstance(kind, str) or kind not in KIND_RIVALS:
+        return SIMPLE_RIVALS
+    return rivals_of(kind, isinstance(data, dict) and "tools" in data)
+
+
+def _with_rivals(written: Written) -> Written:
+    if "rivals" in written.judge.model_fields_set:
+        return written
+    rivals = default_rivals(written.task.kind, written.data.tools is not None)
+    judge = written.judge.model_copy(update={"rivals": rivals})
+    return written.model_copy(update={"judge": judge})
+
+
+def _check_kind(path: Path, lines: dict[tuple[str | int, ...], int], written: Written) -> None:
+    """What this kind does not know, and what does not go together in it."""
+    kind, data = written.task.kind, written.data
+    found = [
+        (place, f'there is none with kind = "{kind}"; it is for {_listed(kinds)}')
+        for place, kinds in KEY_KINDS.items()
+        if place in lines and kind not in kinds
+    ]
+    if kind == "generate" and data.conflicts != "keep" and ("data", "conflicts") in lines:
+        why = (
+            "several outputs of one text are no conflict where texts are generated, but references"
+        )
+        found.append((("data", "conflicts"), why))
+    if kind == "extract" and data.tools is None and data.accepted is not None:
+        found.append((("data", "accepted"), "there is none without data.tools"))
+    if kind == "extract" and data.tools is not None and written.task.schema_file is not None:
+        why = "there is none with data.tools, where the functions of each row say what is answered"
+        found.append((("task", "schema"), why))
+    told = [
+        _Mistake(lines[place], ".".join(place), why, "take the line out") for place, why in found
+    ]
+    if told:
+        raise _told(path, told)
+
+
+def _listed(kinds: Iterable[str]) -> str:
+    return " and ".join(f'"{kind}"' for kind in kinds)
 
 
 def _check_multi(path: Path, lines: dict[tuple[str | int, ...], int], written: Written) -> None:
@@ -344,7 +478,11 @@ def _bad(path: Path, text: str, raw: dict[str, Any], error: ValidationError) -> 
     found: dict[tuple[str | int, ...], list[Any]] = {}
     for detail in error.errors(include_url=False):
         found.setdefault(_written_place(raw, detail["loc"]), []).append(detail)
-    mistakes = sorted(_mistake(place, details, lines) for place, details in found.items())
+    return _told(path, [_mistake(place, details, lines) for place, details in found.items()])
+
+
+def _told(path: Path, mistakes: list[_Mistake]) -> BadInput:
+    mistakes = sorted(mistakes)
     messages = [f"{path}, line {m.line}, {m.key}: {m.problem}" for m in mistakes]
     if len(mistakes) == 1:
         return BadInput(messages[0], mistakes[0].mend)
@@ -441,8 +579,9 @@ def _example(key: str) -> str:
 
 
 def _keys(table: str) -> dict[str, FieldInfo]:
+    """The keys of a table as they are written."""
     section = cast(type[Section], Written.model_fields[table].annotation)
-    return section.model_fields
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
