@@ -38,10 +38,13 @@ def mark(frame: pl.DataFrame, where: pl.Expr, reason: str) -> pl.DataFrame:
     )
 
 
-def missing(frame: pl.DataFrame, none: str | None = None, multi: bool = False) -> pl.DataFrame:
+def missing(
+    frame: pl.DataFrame, none: str | None = None, multi: bool = False, what: str = "label"
+) -> pl.DataFrame:
     """Outer white space goes; rows without a text or a label are marked.
 
-    With `none`, rows without a label have this one. With `multi` they are no fault.
+    With `none`, rows without a label have this one. With `multi` they are no fault. `what` is the
+    word for an output.
     """
     for column in ("input", "output", "group"):
         stripped = pl.col(column).str.strip_chars()
@@ -49,7 +52,7 @@ def missing(frame: pl.DataFrame, none: str | None = None, multi: bool = False) -
     if none is not None:
         frame = frame.with_columns(pl.col("output").fill_null(none))
     frame = mark(frame, pl.col("input").is_null(), "no text")
-    return frame if multi else mark(frame, pl.col("output").is_null(), "no label")
+    return frame if multi else mark(frame, pl.col("output").is_null(), f"no {what}")
 
 
 def merge_labels(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -123,57 +126,75 @@ def single(outputs: pl.Series, multi: bool) -> pl.Series:
 
 def identify(frame: pl.DataFrame) -> pl.DataFrame:
     """Add `id`, as docs/architecture.md has it, and `key`: the first 8 bytes of sha256 of the
-    normalised input, so that comparing texts is comparing numbers."""
-    ids, keys = [], bytearray()
-    for text, group in frame.select("input", "group").iter_rows():
+    normalised input, so that comparing texts is comparing numbers.
+
+    Where rows have `tools`, these count in `id`, and `question` is the key of input and tools.
+    """
+    with_tools = ["tools"] if "tools" in frame.columns else []
+    ids, keys, questions = [], bytearray(), bytearray()
+    for text, group, *tools in frame.select("input", "group", *with_tools).iter_rows():
         digest = hashlib.sha256(normalised(text or "").encode())
         keys += digest.digest()[:8]
+        question = digest.copy()
         digest.update(b"\0" + (group or "").encode())
+        for declared in tools:
+            for hashed in (question, digest):
+                hashed.update(b"\0" + (declared or "").encode())
+        questions += question.digest()[:8]
         ids.append(digest.hexdigest()[:16])
-    key = np.frombuffer(keys, dtype="<u8")
-    return frame.with_columns(pl.Series("id", ids, pl.String), pl.Series("key", key, pl.UInt64))
+    found = [pl.Series("id", ids, pl.String), _numbers("key", keys)]
+    return frame.with_columns(found + [_numbers("question", questions)] * len(with_tools))
+
+
+def _numbers(name: str, hashes: bytearray) -> pl.Series:
+    return pl.Series(name, np.frombuffer(hashes, dtype="<u8"), pl.UInt64)
 
 
 def contradictions(
-    frame: pl.DataFrame, rule: Literal["drop", "majority", "keep"]
+    frame: pl.DataFrame,
+    rule: Literal["drop", "majority", "keep"],
+    key: str = "key",
+    what: str = "label",
 ) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
     """One text with several labels: all its rows go, or those against its commonest label, or none.
 
     A tie has no majority: all go. Gives the frame and, for each such text in the order of the
-    texts, {"text", "labels": {label: rows}}.
+    texts, {"text", "labels": {label: rows}}. Equal texts have an equal `key`; `what` is the word
+    for an output.
     """
+    reason = f"contradicted {what}"
     pool = frame.filter(POOL)
-    labels = pool.group_by("key").agg(pl.col("output").n_unique())
-    texts = labels.filter(pl.col("output") > 1)["key"]
+    labels = pool.group_by(key).agg(pl.col("output").n_unique())
+    texts = labels.filter(pl.col("output") > 1)[key]
     several = (
-        pool.filter(pl.col("key").is_in(texts.implode()))
-        .group_by("key", "output")
+        pool.filter(pl.col(key).is_in(texts.implode()))
+        .group_by(key, "output")
         .agg(pl.len().alias("rows"), pl.col("input").min().alias("text"))
-        .sort(pl.col("text").min().over("key"), "key", "output")
+        .sort(pl.col("text").min().over(key), key, "output")
     )
     found = [
         {
             "text": rows["text"].min(),
             "labels": dict(zip(rows["output"], rows["rows"], strict=True)),
         }
-        for _, rows in several.group_by("key", maintain_order=True)
+        for _, rows in several.group_by(key, maintain_order=True)
     ]
     if rule == "drop":
-        frame = mark(frame, POOL & pl.col("key").is_in(texts.implode()), "contradicted label")
+        frame = mark(frame, POOL & pl.col(key).is_in(texts.implode()), reason)
     elif rule == "majority":
-        most = pl.col("rows") == pl.col("rows").max().over("key")
-        winners = several.filter(most).filter(pl.len().over("key") == 1)
-        right = winners.select("key", "output", pl.lit(True).alias("right"))
-        frame = frame.join(right, on=["key", "output"], how="left", maintain_order="left")
-        against = pl.col("key").is_in(texts.implode()) & pl.col("right").is_null()
-        frame = mark(frame, POOL & against, "contradicted label").drop("right")
+        most = pl.col("rows") == pl.col("rows").max().over(key)
+        winners = several.filter(most).filter(pl.len().over(key) == 1)
+        right = winners.select(key, "output", pl.lit(True).alias("right"))
+        frame = frame.join(right, on=[key, "output"], how="left", maintain_order="left")
+        against = pl.col(key).is_in(texts.implode()) & pl.col("right").is_null()
+        frame = mark(frame, POOL & against, reason).drop("right")
     return frame, found
 
 
-def duplicates(frame: pl.DataFrame) -> pl.DataFrame:
-    """Of rows with the same normalised text and the same label the first stays."""
+def duplicates(frame: pl.DataFrame, key: str = "key") -> pl.DataFrame:
+    """Of rows with the same normalised text (the same `key`) and the same label the first stays."""
     numbered = frame.with_row_index("at")
-    first = numbered.filter(POOL).unique(["key", "output"], keep="first").select("at", first=True)
+    first = numbered.filter(POOL).unique([key, "output"], keep="first").select("at", first=True)
     numbered = numbered.join(first, on="at", how="left", maintain_order="left")
     return mark(numbered, POOL & pl.col("first").is_null(), "duplicate").drop("at", "first")
 

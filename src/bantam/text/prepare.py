@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from bantam.errors import BadInput
 from bantam.recipe import Data
-from bantam.text import clean, read, shares
+from bantam.text import clean, read, references, shares, values
 from bantam.text.report import report
 from bantam.text.split import split
 
 COLUMNS = ("id", "input", "output", "group", "file", "row")
+MORE_COLUMNS = ("shares", "tools", "accepted")  # of some recipes
+VALUES = ("output", "tools", "accepted")  # that hold JSON, where outputs do
 SPLITS = ("train", "val", "test")
 
 
@@ -34,54 +36,113 @@ def prepare(
     val_files: Sequence[Path] | None = None,
     test_files: Sequence[Path] | None = None,
     multi: bool = False,
+    kind: str = "classify",
+    schema: dict[str, Any] | None = None,
 ) -> Prepared:
     """Read, clean and split labelled rows; the files are those of `data`, already fetched.
 
     With `multi` a cell may hold several labels, and the output of a row is their set as
-    `kinds.several.joined` writes it.
+    `kinds.several.joined` writes it. Of the kind "extract" outputs are JSON as `values.written`
+    writes it, which `schema`, if given, describes. Of the kind "generate" they are texts; several
+    to one input are rows of their own in train, and one row with several references in val and
+    test.
 
     Val and test files of their own are not split, thinned or deduplicated; what they share with the
     other rows leaves the others. BadInput when a file or column cannot be read, when there are not
-    two labels, or when a split would be empty.
+    two labels, when outputs are not what the kind needs, or when a split would be empty.
     """
     given = [(None, files), ("val", val_files), ("test", test_files)]
-    parts = [_read(data, part, name, multi) for name, part in given if part]
+    parts = [_read(data, part, name, multi, kind) for name, part in given if part]
     notes = [note for part in parts for note in part.notes]
     together = pl.concat((part.frame for part in parts), how="diagonal")
-    frame = clean.missing(together, data.none, multi)
-    if multi:
-        frame, merged = clean.label_sets(frame, data.separator, data.none)
+    if kind == "classify":
+        cleaned = _labels(data, together, multi)
+    elif kind == "extract":
+        cleaned = _values(data, together, schema)
     else:
-        frame, merged = clean.merge_labels(frame)
-    frame, contradictions = clean.contradictions(clean.identify(frame), data.conflicts)
-    frame = clean.apart(clean.duplicates(frame))
-    _check(data, frame, multi)
+        cleaned = _texts(together)
+    frame = clean.apart(cleaned.frame)
+    _check(data, frame, multi, kind)
     if data.shares:
         labels = frame.filter(clean.POOL)["output"].unique().sort().to_list()
         frame, told = shares.gathered(frame, labels, data.shares)
         notes += told
-    frame = _split(data, frame, multi)
+    frame = _split(data, frame, multi, kind)
     kept = frame.filter(clean.KEPT)
-    columns = [*COLUMNS, "shares"] if data.shares else COLUMNS
+    columns = [*COLUMNS, *(name for name in MORE_COLUMNS if name in frame.columns)]
     splits = {name: kept.filter(pl.col("split") == name).select(columns) for name in SPLITS}
-    _check_splits(data, splits, multi)
+    if kind == "generate":
+        splits |= {name: references.joined(splits[name]) for name in ("val", "test")}
+    _check_splits(data, splits, multi, kind)
     dropped = frame.filter(~clean.KEPT).select(*columns, "reason")
     return Prepared(
         **splits,
         dropped=dropped,
-        report=report(data, splits, dropped, merged, contradictions, notes, multi),
+        report=report(
+            data,
+            splits,
+            dropped,
+            cleaned.merged,
+            cleaned.contradictions,
+            notes,
+            multi,
+            kind,
+            dict(together["file"].value_counts().sort("file").iter_rows()),
+        ),
     )
 
 
-def _read(data: Data, files: Sequence[Path], split_name: str | None, multi: bool) -> read.Table:
+class _Cleaned(NamedTuple):
+    """Rows as `clean` leaves them, which labels were merged, and which texts had several."""
+
+    frame: pl.DataFrame
+    merged: dict[str, str]
+    contradictions: list[dict[str, Any]]
+
+
+def _labels(data: Data, frame: pl.DataFrame, multi: bool) -> _Cleaned:
+    frame = clean.missing(frame, data.none, multi)
+    if multi:
+        frame, merged = clean.label_sets(frame, data.separator, data.none)
+    else:
+        frame, merged = clean.merge_labels(frame)
+    frame, found = clean.contradictions(clean.identify(frame), data.conflicts)
+    return _Cleaned(clean.duplicates(frame), merged, found)
+
+
+def _values(data: Data, frame: pl.DataFrame, schema: dict[str, Any] | None) -> _Cleaned:
+    frame = clean.missing(frame, what="output")
+    frame = values.calls(frame) if data.tools else values.outputs(frame, schema)
+    key = "question" if data.tools else "key"
+    frame, found = clean.contradictions(clean.identify(frame), data.conflicts, key, "output")
+    return _Cleaned(clean.duplicates(frame, key), {}, found)
+
+
+def _texts(frame: pl.DataFrame) -> _Cleaned:
+    """Several texts of one input are no contradiction, and letters in another case another input:
+    only the very same pair is a duplicate."""
+    frame = clean.missing(references.parted(frame), what="output")
+    return _Cleaned(clean.duplicates(clean.identify(frame), "input"), {}, [])
+
+
+def _read(
+    data: Data, files: Sequence[Path], split_name: str | None, multi: bool, kind: str
+) -> read.Table:
     columns = {"input": data.input, "output": data.output}
+    if kind == "extract" and data.tools:
+        columns["tools"] = data.tools
+    lists = ["output"] if multi or kind == "generate" else []
     frames, notes = [], []
     for path in files:
         wanted = columns | ({"group": data.group} if data.group else {})
         if data.shares and split_name is None:
             wanted |= shares.columns(path, data.shares)
-        table = read.table(path, wanted, lists=["output"] if multi else [])
-        group = pl.col("group") if data.group else pl.lit(None, pl.String).alias("group")
+        if data.accepted and _judged(data, path, split_name):
+            wanted["accepted"] = data.accepted
+        table = read.table(path, wanted, lists=lists, values=VALUES if kind == "extract" else ())
+        nothing = pl.lit(None, pl.String)
+        group = pl.col("group") if data.group else nothing.alias("group")
+        accepted = [] if "accepted" in wanted or not data.tools else [nothing.alias("accepted")]
         frames.append(
             table.frame.select(
                 "input",
@@ -92,26 +153,40 @@ def _read(data: Data, files: Sequence[Path], split_name: str | None, multi: bool
                 "reason",
                 pl.lit(split_name, pl.String).alias("split"),
                 pl.col(f"^{shares.MARK}.*$"),
+                pl.col("^(tools|accepted)$"),
+                *accepted,
             )
         )
         notes += table.notes
     return read.Table(pl.concat(frames, how="diagonal"), notes)
 
 
-def _check(data: Data, frame: pl.DataFrame, multi: bool) -> None:
-    """There must be something to learn: two labels, and fewer labels than half the rows."""
+def _judged(data: Data, path: Path, split_name: str | None) -> bool:
+    """Whether a file must say which calls are accepted: rows that judge do, others may."""
+    judging = split_name == ("test" if isinstance(data.test, list) else None)
+    return judging or data.accepted in read.names(path)
+
+
+def _check(data: Data, frame: pl.DataFrame, multi: bool, kind: str) -> None:
+    """There must be something to learn: two labels, and fewer labels than half the rows; of other
+    kinds two outputs."""
     pool = frame.filter(clean.POOL)
     single = clean.single(pool["output"], multi)
     labels = single.n_unique()
+    what, thing = ("label", "labelled text") if kind == "classify" else ("output", "output")
     if labels < 2:
         reasons = frame.filter(~clean.KEPT)["reason"].value_counts(sort=True)
-        lost = ", ".join(f"{count} {reason}" for reason, count in reasons.iter_rows())
-        only = f'only one label, "{single[0]}"' if labels else "no labelled text"
+        lost = ", ".join(f"{count} {reason}" for reason, count in reasons.head(9).iter_rows())
+        only = f'only one {what}, "{single[0]:.60}"' if labels else f"no {thing}"
         raise BadInput(
             f'column "{data.output}" leaves {only} in {pool.height} rows'
             + (f" (dropped: {lost})" if lost else ""),
-            "a classifier needs rows of two labels: is data.output the right column?",
+            "a classifier needs rows of two labels: is data.output the right column?"
+            if kind == "classify"
+            else "a model needs different outputs to learn from: is data.output the right column?",
         )
+    if kind != "classify":
+        return
     if labels > len(single) / 2:
         raise BadInput(
             f'column "{data.output}" has {labels} different labels in {pool.height} rows',
@@ -119,8 +194,10 @@ def _check(data: Data, frame: pl.DataFrame, multi: bool) -> None:
         )
 
 
-def _split(data: Data, frame: pl.DataFrame, multi: bool) -> pl.DataFrame:
+def _split(data: Data, frame: pl.DataFrame, multi: bool, kind: str) -> pl.DataFrame:
     pool = frame.filter(clean.POOL)
+    if kind != "classify":  # nearly every output is another: there is nothing to spread evenly
+        pool = pool.with_columns(pl.lit("").alias("output"))
     val = data.val if isinstance(data.val, float) else 0.0
     test = data.test if isinstance(data.test, float) else 0.0
     chosen = split(pool, val, test, data.seed, multi)
@@ -129,7 +206,7 @@ def _split(data: Data, frame: pl.DataFrame, multi: bool) -> pl.DataFrame:
     return frame.with_columns(frame["split"].scatter(places, chosen))
 
 
-def _check_splits(data: Data, splits: dict[str, pl.DataFrame], multi: bool) -> None:
+def _check_splits(data: Data, splits: dict[str, pl.DataFrame], multi: bool, kind: str) -> None:
     for name, rows in splits.items():
         if rows.height:
             continue
@@ -141,7 +218,7 @@ def _check_splits(data: Data, splits: dict[str, pl.DataFrame], multi: bool) -> N
             "give more rows, larger shares in data.val and data.test, or files of their own there"
             + (", or take out data.group" if data.group else ""),
         )
-    if clean.single(splits["train"]["output"], multi).n_unique() < 2:
+    if kind == "classify" and clean.single(splits["train"]["output"], multi).n_unique() < 2:
         raise BadInput(
             "all rows left for training have one label",
             "give more rows" + (", or take out data.group" if data.group else ""),

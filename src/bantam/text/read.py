@@ -39,7 +39,13 @@ MOST_UNREADABLE = 0.1  # of the rows; beyond, the file is not what it seems to b
 
 csv.field_size_limit(LARGEST_CELL)
 _END = "\x1eend of file\x1e"
-_decode = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str).decode
+
+
+class _Number(str):
+    """A number of a JSON file, as it is written there."""
+
+
+_decode = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_Number).decode
 
 
 class Table(NamedTuple):
@@ -60,19 +66,22 @@ def table(
     columns: Mapping[str, str],
     limit: int | None = None,
     lists: Collection[str] = (),
+    values: Collection[str] = (),
 ) -> Table:
     """Read columns of a file, given as {name in the frame: name in the file}.
 
     Numbers and booleans become the text that was written. Cells of the columns `lists` (names in
-    the frame) may be lists: an ITEM then ends each of their items. Rows that cannot be read are
-    kept as empty ones with their reason. `limit` stops after about as many rows. BadInput: no such
-    file, format or column, an empty file, or more than a tenth of the rows unreadable.
+    the frame) may be lists: an ITEM then ends each of their items. Cells of the columns `values`
+    may be anything: what is not text in the file becomes JSON text, numbers within it as they were
+    written. Rows that cannot be read are kept as empty ones with their reason. `limit` stops after
+    about as many rows. BadInput: no such file, format or column, an empty file, or more than a
+    tenth of the rows unreadable.
     """
     opened = _open(path)
     for name in columns.values():
         _check_column(path, name, opened.names)
     frames, rows = [], 0
-    for frame in opened.frames(columns, lists):
+    for frame in opened.frames(columns, Shapes(lists, values)):
         frames.append(frame)
         rows += frame.height
         if limit is not None and rows >= limit:
@@ -90,7 +99,14 @@ def table(
     return Table(whole, opened.notes)
 
 
-Frames = Callable[[Mapping[str, str], Collection[str]], Iterator[pl.DataFrame]]
+class Shapes(NamedTuple):
+    """Which columns may hold more than plain text."""
+
+    lists: Collection[str]
+    values: Collection[str]
+
+
+Frames = Callable[[Mapping[str, str], Shapes], Iterator[pl.DataFrame]]
 
 
 class _Opened(NamedTuple):
@@ -150,7 +166,7 @@ def _open_csv(path: Path) -> _Opened:
         raise BadInput(f"{path} is empty", "it needs a header and labelled rows below it")
     header = [name.strip() for name in header]
 
-    def frames(columns: Mapping[str, str], _: Collection[str]) -> Iterator[pl.DataFrame]:
+    def frames(columns: Mapping[str, str], _: Shapes) -> Iterator[pl.DataFrame]:
         rows = itertools.dropwhile(lambda row: not row, _csv_rows(path, found, options))
         next(rows)
         places = {new: header.index(name) for new, name in columns.items()}
@@ -288,15 +304,15 @@ def _open_records(
     if not keys:
         raise BadInput(f"{path} holds no objects", 'write rows such as {"text": ..., "label": ...}')
 
-    def frames(columns: Mapping[str, str], lists: Collection[str]) -> Iterator[pl.DataFrame]:
+    def frames(columns: Mapping[str, str], shapes: Shapes) -> Iterator[pl.DataFrame]:
         for first, chunk in chunks():
-            yield _record_frame(chunk, first, columns, lists)
+            yield _record_frame(chunk, first, columns, shapes)
 
     return _Opened(list(keys), frames, notes)
 
 
 def _record_frame(
-    chunk: list[Any], first: int, columns: Mapping[str, str], lists: Collection[str]
+    chunk: list[Any], first: int, columns: Mapping[str, str], shapes: Shapes
 ) -> pl.DataFrame:
     numbers = [number for number, row in enumerate(chunk, first) if row is not _BLANK]
     chunk = [row for row in chunk if row is not _BLANK]
@@ -309,7 +325,15 @@ def _record_frame(
         values = [row.get(name) for row in chunk]
         if not set(map(type, values)) <= {str, type(None)}:
             for place, value in enumerate(values):
-                if new in lists and isinstance(value, list) and all(map(_is_item, value)):
+                if new in shapes.values and not isinstance(value, str | None):
+                    try:
+                        values[place] = _json(value)
+                    except RecursionError:
+                        reasons[place] = f'unreadable: "{name}" is nested too deeply'
+                        values[place] = None
+                elif isinstance(value, _Number):
+                    values[place] = str(value)
+                elif new in shapes.lists and isinstance(value, list) and all(map(_is_item, value)):
                     values[place] = "".join(f"{item}{ITEM}" for item in value)
                 elif isinstance(value, list | dict):
                     what = "a list" if isinstance(value, list) else "an object"
@@ -319,6 +343,16 @@ def _record_frame(
                     values[place] = str(value).lower()
         cells[new] = values
     return _frame(cells, numbers, reasons)
+
+
+def _json(value: Any) -> str:
+    """The JSON text of a value that `_decode` gave, its numbers as they were written."""
+    if isinstance(value, dict):
+        pairs = (f"{_json(key)}: {_json(inner)}" for key, inner in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_json, value))}]"
+    return str(value) if isinstance(value, _Number) else json.dumps(value, ensure_ascii=False)
 
 
 def _is_item(value: Any) -> bool:
@@ -337,23 +371,39 @@ def _open_parquet(path: Path) -> _Opened:
     except _POLARS as error:
         raise _broken_parquet(path, error) from None
 
-    def frames(columns: Mapping[str, str], lists: Collection[str]) -> Iterator[pl.DataFrame]:
+    def frames(columns: Mapping[str, str], shapes: Shapes) -> Iterator[pl.DataFrame]:
+        nested = [
+            new for new in shapes.values if new in columns and schema[columns[new]].is_nested()
+        ]
         for new, name in columns.items():
-            if new in lists and _is_list(schema[name]):
+            if new in nested or (new in shapes.lists and _is_list(schema[name])):
                 continue
             if schema[name].is_nested() or schema[name] in (pl.Binary, pl.Object):
                 raise BadInput(
                     f'{path}: column "{name}" holds {schema[name]}, not text', "name another"
                 )
-        text = [_text_of(name, schema[name]).alias(new) for new, name in columns.items()]
+        text = [
+            (pl.col(name) if new in nested else _text_of(name, schema[name])).alias(new)
+            for new, name in columns.items()
+        ]
         try:
             frame = pl.scan_parquet(path, glob=False).select(text).collect()
         except _POLARS as error:
             raise _broken_parquet(path, error) from None
+        frame = frame.with_columns(_nested_json(frame[new]) for new in nested)
         row = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("row")
         yield frame.with_columns(_no_nul(), row, pl.lit(None, pl.String).alias("reason"))
 
     return _Opened(list(schema), frames, [])
+
+
+def _nested_json(cells: pl.Series) -> pl.Series:
+    """Lists and structs as JSON text. What a struct does not hold is null in it."""
+    texts = [
+        None if cell is None else json.dumps(cell, ensure_ascii=False, default=str)
+        for cell in cells.to_list()
+    ]
+    return pl.Series(cells.name, texts, pl.String)
 
 
 def _is_list(type: pl.DataType) -> bool:

@@ -8,15 +8,20 @@ import polars as pl
 
 from bantam.kinds import several
 from bantam.recipe import Data
-from bantam.text import clean
+from bantam.text import clean, references, values
 from bantam.text.split import split_hash
 
-SHOWN = 20  # contradictions that are spelt out
+SHOWN = 20  # contradictions, and rows that do not fit, that are spelt out
+SHOWN_CHARACTERS = 300  # of a written output
 FEW_TEST_ROWS = 100
 MANY_TEST_ROWS = 5000
 FEW_TRAINING_ROWS = 10  # of one label
 IMBALANCE = 20  # times as many rows as the rarest label
+MEMORISED = 0.5  # share of the test rows whose answer is in train, above which that is told
 TELLING = 0.9  # share of the rows from which a text or group is said to give the label away
+
+# What breaks a schema is another thing in every row: they are counted together.
+SHORT_REASON = pl.col("reason").str.replace(rf"(?s)^({values.BROKEN}):.*$", "${1}")
 
 
 def report(
@@ -27,50 +32,76 @@ def report(
     contradictions: list[dict[str, Any]],
     notes: list[str],
     multi: bool,
+    kind: str,
+    files: dict[str, int],
 ) -> dict[str, Any]:
-    """The report, ready for JSON. Lengths are quantiles over all kept rows."""
+    """The report, ready for JSON. Lengths are quantiles over all kept rows; `files` are the rows
+    of each file."""
     kept = pl.concat(splits.values())
-    everything = pl.concat([kept, dropped.drop("reason")])
-    return {
+    labels = kind == "classify"
+    told = {
         "schema": 1,
         "seed": data.seed,
         "split_hash": split_hash(splits),
-        "rows_read": everything.height,
+        "rows_read": sum(files.values()),
         "rows_kept": kept.height,
-        "files": [
-            {"file": file, "rows": rows}
-            for file, rows in everything["file"].value_counts().sort("file").iter_rows()
-        ],
+        "files": [{"file": file, "rows": rows} for file, rows in files.items()],
         "splits": {
             name: {
                 "rows": rows.height,
                 "groups": rows["group"].drop_nulls().n_unique(),
-                "labels": label_counts(rows, multi),
+                "labels": label_counts(rows, multi) if labels else {},
             }
             for name, rows in splits.items()
         },
-        "labels": label_counts(kept, multi),
+        "labels": label_counts(kept, multi) if labels else {},
         "labels_a_row": _labels_a_row(kept) if multi else None,
         "merged_labels": merged,
         "dropped": [
             {"reason": reason[0], "rows": rows.height, "ids": rows["id"].head(3).to_list()}
-            for reason, rows in dropped.sort("reason", maintain_order=True).group_by(
-                "reason", maintain_order=True
-            )
+            for reason, rows in dropped.with_columns(SHORT_REASON)
+            .sort("reason", maintain_order=True)
+            .group_by("reason", maintain_order=True)
         ],
         "duplicates": dropped.filter(pl.col("reason") == "duplicate").height,
         "contradictions": {
             "texts": len(contradictions),
-            "rule": data.conflicts,
-            "shown": contradictions[:SHOWN],
+            "rule": data.conflicts if kind != "generate" else "keep",
+            "shown": contradictions[:SHOWN] if labels else _shortened(contradictions[:SHOWN]),
         },
         "lengths": {
             "characters": quantiles(kept["input"].str.len_chars()),
             "words": quantiles(kept["input"].str.count_matches(r"\S+")),
         },
         "smallest_difference": smallest_difference(splits["test"].height),
-        "warnings": notes + _warnings(splits, kept, multi),
+        "warnings": notes + _warnings(splits, kept, multi, kind),
     }
+    return told if labels else told | _of_written(told, kept, dropped, kind)
+
+
+def _of_written(
+    told: dict[str, Any], kept: pl.DataFrame, dropped: pl.DataFrame, kind: str
+) -> dict[str, Any]:
+    """What the report says of answers that are written rather than chosen."""
+    lengths = references.each(kept)["output"] if kind == "generate" else kept["output"]
+    return {
+        "kind": kind,
+        "lengths": told["lengths"] | {"output_characters": quantiles(lengths.str.len_chars())},
+        "unfit": values.unfit(dropped).head(SHOWN).to_dicts(),
+    }
+
+
+def _shortened(contradictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": found["text"][:SHOWN_CHARACTERS],
+            "labels": {
+                output[:SHOWN_CHARACTERS]: rows
+                for output, rows in list(found["labels"].items())[:SHOWN]
+            },
+        }
+        for found in contradictions
+    ]
 
 
 def label_counts(rows: pl.DataFrame, multi: bool) -> dict[str, int]:
@@ -101,10 +132,17 @@ def smallest_difference(rows: int) -> float:
     return min(1.0, 2.8 * math.sqrt(0.2 / rows))
 
 
-def _warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame, multi: bool) -> list[str]:
+def _warnings(
+    splits: dict[str, pl.DataFrame], kept: pl.DataFrame, multi: bool, kind: str
+) -> list[str]:
     warnings = []
     test = splits["test"].height
-    if test < FEW_TEST_ROWS:
+    if test < FEW_TEST_ROWS and kind == "generate":
+        warnings.append(
+            f"the test split has only {test} rows: small differences between models cannot be "
+            "told; more rows or a larger data.test tell more"
+        )
+    elif test < FEW_TEST_ROWS:
         points = 100 * smallest_difference(test)
         warnings.append(
             f"the test split has only {test} rows: models that differ by less than about "
@@ -116,8 +154,32 @@ def _warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame, multi: bool) 
             f"the test split has {test} rows, and every rival answers each: "
             "2,000 are enough for most purposes (data.test)"
         )
-    warnings += _label_warnings(splits, kept, multi)
-    warnings += _leak_warnings(kept, multi)
+    if kind == "classify":
+        warnings += _label_warnings(splits, kept, multi)
+        warnings += _leak_warnings(kept, multi)
+    elif kind == "generate":
+        warnings += _text_warnings(splits, kept)
+    return warnings
+
+
+def _text_warnings(splits: dict[str, pl.DataFrame], kept: pl.DataFrame) -> list[str]:
+    """Signs that answers need not be written: they are copied from their texts, or from train."""
+    warnings = []
+    pairs = references.each(kept)
+    quoted = pairs.filter(pl.col("input").str.contains(pl.col("output"), literal=True)).height
+    if quoted >= TELLING * pairs.height:
+        warnings.append(
+            f"{quoted / pairs.height:.0%} of the answers stand word for word in their texts: "
+            "the answer is copied from the text"
+        )
+    known = set(splits["train"]["output"])
+    test = references.each(splits["test"])
+    seen = test.filter(pl.col("output").is_in(list(known)))["input"].n_unique()
+    if seen > MEMORISED * splits["test"].height:
+        warnings.append(
+            f"{seen / splits['test'].height:.0%} of the test rows have an answer that train has "
+            'too: the test may reward memorising; is the kind "classify"?'
+        )
     return warnings
 
 
