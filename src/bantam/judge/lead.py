@@ -35,10 +35,19 @@ class _Way:
     drop_stop: bool
     lower_first: bool
 
-    def answer(self, text: str, lengths: Sequence[int]) -> str:
+    def answers(self, texts: Sequence[str], lengths: Sequence[int]) -> list[str]:
+        words = self.words(lengths)
+        return [self._answer(text, words) for text in texts]
+
+    def words(self, lengths: Sequence[int]) -> int | None:
+        if self.quantile is None:
+            return None
+        return max(1, round(float(np.quantile(lengths, self.quantile))))
+
+    def _answer(self, text: str, words: int | None) -> str:
         found = _start(text[:MOST_TEXT].strip(), self.start)
-        if self.quantile is not None:
-            found = _first_words(found, _words(lengths, self.quantile))
+        if words is not None:
+            found = _first_words(found, words)
         if self.drop_stop:
             found = found.rstrip(".。").rstrip()
         return found[:1].lower() + found[1:] if self.lower_first else found
@@ -65,7 +74,7 @@ def lead(
     best, best_score = None, -np.inf
     for parts in product(STARTS, QUANTILES, (False, True), (False, True)):
         way = _Way(*parts)
-        answers = tuple(way.answer(text, lengths) for text in val_texts)
+        answers = tuple(way.answers(val_texts, lengths))
         if answers not in scores:
             scores[answers] = score(val_outputs, answers)
         if best is None or scores[answers] > best_score:
@@ -73,24 +82,19 @@ def lead(
     assert best is not None
     chosen = best
     lengths += [len(output.split()) for output in val_outputs]
-    quantile = chosen.quantile
     return Plain(
         name="lead",
         choice={
             "start": chosen.start,
-            "words": None if quantile is None else _words(lengths, quantile),
+            "words": chosen.words(lengths),
             "drop_stop": chosen.drop_stop,
             "lower_first": chosen.lower_first,
             "rows": len(lengths),
         },
         validation_score=float(best_score),
-        answer=lambda texts: [chosen.answer(text, lengths) for text in texts],
+        answer=lambda texts: chosen.answers(texts, lengths),
         bytes=4,
     )
-
-
-def _words(lengths: Sequence[int], quantile: float) -> int:
-    return max(1, round(float(np.quantile(lengths, quantile))))
 
 
 def _start(text: str, start: str) -> str:
