@@ -230,6 +230,11 @@ def test_lists_objects_choices_and_what_is_not_required() -> None:
     assert found == {"to": {"name": "buy milk"}, "mode": "fast"}
 
 
+def test_halves_of_letters_are_borne(fitted: Plain, caller: Plain) -> None:
+    assert len(fitted.answer(["\ud800"])) == 1
+    assert caller.answer([("\ud800", [tool("\ud800", "\ud800 b")])])[0].startswith("[")
+
+
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: (

@@ -159,6 +159,12 @@ def test_many_tokens_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tagger(*notes(0, 200), *notes(1, 10), exact).choice["rows"] < 80
 
 
+def test_halves_of_letters_are_borne() -> None:
+    one = '[{"start": 0, "end": 1, "label": "x"}]'
+    rival = tagger(["\ud800 a", "b"], [one, "[]"], ["\ud800", "b"], [one, "[]"], exact)
+    assert rival.answer(["\ud800", ""])[1] == "[]"
+
+
 def spans_are_right(text: str, answer: str) -> None:
     for span in json.loads(answer)["entities"]:
         assert 0 <= span["start"] < span["end"] <= len(text)

@@ -265,7 +265,7 @@ def _covering(right: NDArray[Any], has_value: NDArray[np.bool_], careful: bool) 
 
 
 def _places(text: str, value: Any) -> Iterator[tuple[int, int]]:
-    """Where a string stands in a text and cuts no run of letters or digits, up to three times."""
+    """Where a string stands in a text and cuts no run in two, up to three times."""
     if not isinstance(value, str) or not value.strip() or len(value) > MOST_VALUE:
         return
     start, found = text.find(value), 0
@@ -278,9 +278,9 @@ def _places(text: str, value: Any) -> Iterator[tuple[int, int]]:
 
 
 def _runs_on(text: str, place: int) -> bool:
-    """Whether the pieces before and after a place are one run of letters or of digits."""
+    """Whether the characters before and after a place belong to one run."""
     two = text[max(0, place - 1) : place + 1]
-    return 0 < place < len(text) and _PIECE.fullmatch(two) is not None and not two.isspace()
+    return 0 < place < len(text) and _PIECE.fullmatch(two) is not None
 
 
 def _read_places(text: str, value: Any, stretch: str, read: Reader) -> Iterator[tuple[int, int]]:
@@ -327,7 +327,9 @@ def _general(piece: str, how: int) -> str:
     if how == 1 and piece.isascii():
         if piece.isupper():
             return r"[A-Z]++(?![^\W\d_])"
-        return r"[a-z]++(?![^\W\d_])" if piece.islower() else r"(?=[A-Z])[^\W\d_]++"
+        if piece.islower():
+            return r"[a-z]++(?![^\W\d_])"
+        return r"(?=[A-Z])[^\W\d_]++" if piece[0].isupper() else r"[^\W\d_]++"
     return r"[^\W\d_]++"
 
 

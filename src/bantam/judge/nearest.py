@@ -22,7 +22,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from bantam.errors import BadInput
 from bantam.judge.fill import STRINGS, arguments
 from bantam.judge.linear import ANALYSERS
-from bantam.judge.plain import Plain, Score, check_rows, commonest, sample, written_bytes
+from bantam.judge.plain import Plain, Score, check_rows, commonest, sample, whole, written_bytes
 
 FEATURES = ("word", "char", "word+char")
 MOST_TERMS = 300_000  # of words, and of letters; the commonest are kept
@@ -222,7 +222,8 @@ def _declaration(function: Mapping[str, Any], parameters: bool) -> str:
         properties = schema.get("properties") if isinstance(schema, dict) else None
         for name, value in (properties if isinstance(properties, dict) else {}).items():
             parts += [name, value.get("description") if isinstance(value, dict) else None]
-    return " ".join(_in_words(part) for part in parts if isinstance(part, str))[:MOST_TEXT]
+    written = " ".join(_in_words(part) for part in parts if isinstance(part, str))
+    return whole(written[:MOST_TEXT])
 
 
 def _in_words(name: str) -> str:
@@ -260,7 +261,7 @@ def _declared_features(rows: Sequence[Request], rules: _Rules) -> Any:
         )
         for name in rules.features.split("+")
     ]
-    return FeatureUnion(parts).fit([*(text[:MOST_TEXT] for text, _ in rows), *declared])
+    return FeatureUnion(parts).fit([*(whole(text[:MOST_TEXT]) for text, _ in rows), *declared])
 
 
 def _near(features: Any, rows: Sequence[Request], rules: _Rules) -> _Near:
@@ -277,7 +278,7 @@ def _near(features: Any, rows: Sequence[Request], rules: _Rules) -> _Near:
     if not place:
         return [(0.0, None)] * len(rows)
     declared = _unit(features.transform(list(place)))
-    texts = _unit(features.transform([text[:MOST_TEXT] for text, _ in rows]))
+    texts = _unit(features.transform([whole(text[:MOST_TEXT]) for text, _ in rows]))
     found: _Near = []
     for row, functions in enumerate(each):
         if not functions:

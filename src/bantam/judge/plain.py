@@ -57,3 +57,8 @@ def commonest(values: Sequence[str]) -> str:
 def written_bytes(strings: Iterable[str]) -> int:
     """How long strings are in UTF-8; halves of letters, which JSON may hold, count as one."""
     return sum(len(string.encode("utf-8", "replace")) for string in strings)
+
+
+def whole(text: str) -> str:
+    """A text that can be hashed: halves of letters, which JSON may hold, become `?`."""
+    return text.encode("utf-8", "replace").decode()

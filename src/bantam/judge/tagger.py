@@ -19,7 +19,7 @@ from sklearn.feature_extraction import FeatureHasher
 from sklearn.linear_model import SGDClassifier
 
 from bantam.errors import BadInput
-from bantam.judge.plain import Plain, Score, check_rows, sample
+from bantam.judge.plain import Plain, Score, check_rows, sample, whole
 
 LABELS = ("label", "type")
 MOST_TOKENS = 300_000  # of training; rows beyond are not learned from
@@ -272,7 +272,7 @@ def _tags(places: Sequence[tuple[int, int]], spans: Sequence[Span]) -> list[str]
 @lru_cache(maxsize=100_000)
 def _own(word: str) -> tuple[str, ...]:
     """The features of a word by itself; the last two are those that its neighbours look at."""
-    word = word[:60]
+    word = whole(word[:60])
     lower = word.lower()
     shape = re.sub(r"\d", "0", re.sub(r"[^\W\d_]", lambda m: "X" if m[0].isupper() else "x", word))
     short = re.sub(r"(.)\1+", r"\1", shape)
