@@ -12,7 +12,8 @@ import polars as pl
 
 from bantam import recipe
 from bantam.errors import BadInput
-from bantam.text import clean, read
+from bantam.text import clean, read, references
+from bantam.text import values as values_of
 from bantam.text.report import label_counts, quantiles
 
 MOST_ROWS = 200_000  # that are looked at
@@ -22,6 +23,9 @@ TEST_ROWS, VAL_ROWS = 800, 400  # enough to tell models about 4 points apart, an
 INPUT_NAMES = "text review comment message sentence content body description title question tweet"
 OUTPUT_NAMES = "label class category target sentiment output answer intent topic tag section team"
 OUTPUT_NAMES += " classes categories genre"
+ANSWER_NAMES = "output answer summary target response completion translation reference"
+JSON_NAMES = f"{ANSWER_NAMES} json call field record entity extraction expected label"
+PROMPT_NAMES = "prompt instruction question request query"
 GROUP_NAMES = "group user author customer client patient speaker thread conversation session"
 GROUP_NAMES += " document doc review source product url"
 
@@ -30,7 +34,8 @@ LEAST_SEVERAL = 0.02  # share of the cells with several labels, below which the 
 LEAST_ALONE = 0.5  # share of the labels in such cells that are the whole of another cell elsewhere
 LABEL_WORDS = 4  # most words of one of several labels
 
-Kind = Literal["text", "words", "number", "id", "constant", "empty", "list"]
+Kind = Literal["text", "words", "number", "id", "constant", "empty", "list", "json", "functions"]
+Task = Literal["classify", "extract", "generate"]
 
 
 @dataclass(frozen=True)
@@ -57,20 +62,29 @@ class Guess:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen. `rows` counts those looked at, `rows_in_all` is an estimate if `partly`."""
+    """What was seen. `rows` counts those looked at, `rows_in_all` is an estimate if `partly`.
+
+    `task` is the kind of model that the data seem to be for. Labels are those of "classify";
+    `answer` are the lengths of written outputs, `fields` the keys of extracted objects, the
+    commonest first.
+    """
 
     path: Path
     rows: int
     rows_in_all: int
     partly: bool
     columns: list[Column]
+    task: Task
     input: Guess
     output: Guess
+    tools: Guess
     group: Guess
     labels: dict[str, int]
     merged_labels: dict[str, str]
     characters: dict[str, int]
     words: dict[str, int]
+    answer: dict[str, int]
+    fields: list[str]
     dropped: dict[str, int]
     warnings: list[str]
 
@@ -78,13 +92,13 @@ class Look:
 def look(path: Path) -> Look:
     """Read a labelled file (the first 200,000 rows of a large one) and guess what is what.
 
-    BadInput: unreadable, or no column that could be the text or the label.
+    BadInput: unreadable, or no column that could be the text or the label, or another output.
     """
     names = [name for name in read.names(path) if name]
     names = [name for name in names if names.count(name) == 1]
     at = {name: f"c{number}" for number, name in enumerate(names)}
     wanted = {short: name for name, short in at.items()}
-    table = read.table(path, wanted, MOST_ROWS, lists=wanted)
+    table = read.table(path, wanted, MOST_ROWS, lists=wanted, values=wanted)
     frame = table.frame.filter(pl.col("reason").is_null()).select(
         pl.col(short).str.strip_chars().replace("", None).alias(name) for name, short in at.items()
     )
@@ -94,18 +108,15 @@ def look(path: Path) -> Look:
             "give more: some hundred for a first try, some thousand for a good model",
         )
     columns = [_column(frame[name]) for name in names]
-    text = _guess_input(path, frame, columns)
-    label = _guess_output(path, frame, columns, text)
-    group = _guess_group(frame, columns, text, label)
-    rows, merged = _cleaned(path, frame, text, label, group)
+    task, text, label, tools = _guess_task(path, frame, columns)
+    group = _guess_group(frame, columns, text, label, task)
+    if task == "classify":
+        rows, merged = _cleaned(path, frame, text, label, group)
+    else:
+        rows, merged = _cleaned_answers(path, task, text, label, tools, group), {}
     kept = rows.filter(clean.KEPT)
-    multi = label.separator is not None
-    if clean.single(kept["output"], multi).n_unique() < 2:
-        raise BadInput(
-            f'{path}: fewer than two labels are left in column "{label.column}" without '
-            "duplicates and contradictions",
-            "a classifier needs texts with at least two labels",
-        )
+    multi = label.separator is not None and task == "classify"
+    _check_outputs(path, task, kept["output"], multi, label)
     partly = frame.height >= MOST_ROWS
     lost = rows["reason"].drop_nulls().value_counts(sort=True)
     return Look(
@@ -113,14 +124,18 @@ def look(path: Path) -> Look:
         rows=frame.height,
         rows_in_all=_estimate(path, frame) if partly else frame.height,
         partly=partly,
-        columns=_with_remarks(frame, columns, text, label, group),
+        columns=_with_remarks(frame, columns, task, text, label, tools, group),
+        task=task,
         input=text,
         output=label,
+        tools=tools,
         group=group,
-        labels=label_counts(kept, multi),
+        labels=label_counts(kept, multi) if task == "classify" else {},
         merged_labels=merged,
         characters=quantiles(kept["input"].str.len_chars()),
         words=quantiles(kept["input"].str.count_matches(r"\S+")),
+        answer={} if task == "classify" else quantiles(kept["output"].str.len_chars()),
+        fields=_fields(kept["output"]) if task == "extract" and tools.column is None else [],
         dropped=dict(lost.iter_rows()),
         warnings=table.notes,
     )
@@ -133,28 +148,21 @@ def write_recipe(look: Look, path: Path) -> str:
         source = str(look.path.absolute())
     test = _share(TEST_ROWS / look.rows_in_all, 0.2)
     val = _share(VAL_ROWS / look.rows_in_all, 0.1)
-    labels = ", ".join(f"{_quoted(label)} {rows}" for label, rows in list(look.labels.items())[:12])
-    more = len(look.labels) - 12
     lines = [
         f"# Written after a look at {_about(look)}.",
         "# Change what is wrong; what stands after a # is a comment.",
         "",
         "[task]",
         f"name = {_quoted(recipe.default_name(look.path))}",
-        'kind = "classify"',
-        "# The question that the model is asked about every text.",
-        f"instruction = {_quoted(_question(look))}",
-        *_several(look.output),
+        f"kind = {_quoted(look.task)}",
+        *_what_is_asked(look),
         "",
         "[data]",
         f"examples = [{_quoted(source)}]",
         f"input = {_quoted(look.input.column)}  # {look.input.reason}",
         f"output = {_quoted(look.output.column)}  # {look.output.reason}",
-        *_separated(look),
-        *_shares(look),
-        f"# {len(look.labels)} labels: {labels}" + (f" and {more} more" if more > 0 else ""),
+        *(_labels_seen(look) if look.task == "classify" else _answers_seen(look)),
     ]
-    lines += [f"# {_quoted(old)} counts as {_quoted(new)}" for old, new in _few(look.merged_labels)]
     if look.group.column is None:
         lines.append(f"# group = ...  # {look.group.reason}")
     else:
@@ -164,8 +172,12 @@ def write_recipe(look: Look, path: Path) -> str:
         f"test = {test}  # share that judges: about {round(test * look.rows_in_all)} rows",
     ]
     lines += [f"# dropped: {rows} rows: {reason}" for reason, rows in look.dropped.items()]
+    if look.task != "generate":
+        several = "labels" if look.task == "classify" else "outputs"
+        lines.append(
+            f'conflicts = "drop"  # one text with several {several}: drop all, "majority" or "keep"'
+        )
     lines += [
-        'conflicts = "drop"  # one text with several labels: drop all, "majority" or "keep"',
         "",
         "[train]",
         'budget = "5 min"  # more time usually means a better model',
@@ -176,13 +188,77 @@ def write_recipe(look: Look, path: Path) -> str:
         "",
         "[judge]",
         "# What the model must beat; add any .gguf, pypi:... or hf:... model.",
-        f"rivals = {json.dumps(recipe.default_rivals('classify'))}",
+        f"rivals = {json.dumps(recipe.default_rivals(look.task, look.tools.column is not None))}",
         "",
     ]
     remarks = [f"# {_quoted(c.name)}: {c.remark}" for c in look.columns if c.remark]
     if remarks:
         lines += ["# Other columns:", *remarks, ""]
     return "\n".join(lines)
+
+
+def _what_is_asked(look: Look) -> list[str]:
+    if look.task == "classify":
+        return [
+            "# The question that the model is asked about every text.",
+            f"instruction = {_quoted(_question(look))}",
+            *_several(look.output),
+        ]
+    lines = [
+        "# What the model is told to do with every text.",
+        f"instruction = {_quoted(_instruction(look))}",
+    ]
+    if look.task == "extract" and look.tools.column is None:
+        lines.append(
+            '# schema = "schema.json"  # without it the schema is inferred from the outputs'
+        )
+    return lines + (_several(look.output) if look.task == "extract" else [])
+
+
+def _instruction(look: Look) -> str:
+    text, output = look.input.column or "", look.output.column or ""
+    if look.tools.column is not None:
+        return "Write the calls that answer the request, or none."
+    if look.task == "extract":
+        return f"Read this {text} and write its fields as JSON."
+    return (
+        f"Answer this {text}."
+        if _hint(text, PROMPT_NAMES)
+        else f"Write the {output} of this {text}."
+    )
+
+
+def _labels_seen(look: Look) -> list[str]:
+    labels = ", ".join(f"{_quoted(label)} {rows}" for label, rows in list(look.labels.items())[:12])
+    more = len(look.labels) - 12
+    return [
+        *_separated(look),
+        *_shares(look),
+        f"# {len(look.labels)} labels: {labels}" + (f" and {more} more" if more > 0 else ""),
+        *(f"# {_quoted(old)} counts as {_quoted(new)}" for old, new in _few(look.merged_labels)),
+    ]
+
+
+def _answers_seen(look: Look) -> list[str]:
+    lines = [f"# {_answer_lengths(look)}"]
+    if look.fields:
+        shown = ", ".join(map(_quoted, look.fields[:12]))
+        more = f" and {len(look.fields) - 12} more" if len(look.fields) > 12 else ""
+        lines.append(f"# {len(look.fields)} fields: {shown}{more}")
+    if look.tools.column is not None:
+        lines.append(f"tools = {_quoted(look.tools.column)}  # {look.tools.reason}")
+        lines += [
+            f"# accepted = {_quoted(column.name)}  # if it holds all the calls that are right"
+            for column in look.columns
+            if column.kind == "json" and _hint(column.name, "accepted")
+        ]
+    return lines
+
+
+def _answer_lengths(look: Look) -> str:
+    return (
+        f"an output has {look.answer['p50']} characters in the middle, {look.answer['max']} at most"
+    )
 
 
 def _question(look: Look) -> str:
@@ -241,10 +317,17 @@ def describe(look: Look) -> str:
     for role, guess in (("input", look.input), ("output", look.output), ("group", look.group)):
         name = _quoted(guess.column) if guess.column else "none"
         lines.append(f"  {role:6} = {name}: {guess.reason}")
-    total = sum(look.labels.values())
-    lines += ["", f"  {len(look.labels)} labels"]
-    for label, rows in list(look.labels.items())[:12]:
-        lines.append(f"    {rows:>8}  {rows / total:>4.0%}  {_plain(label)[:60]}")
+    if look.tools.column:
+        lines.append(f"  {'tools':6} = {_quoted(look.tools.column)}: {look.tools.reason}")
+    if look.task == "classify":
+        total = sum(look.labels.values())
+        lines += ["", f"  {len(look.labels)} labels"]
+        for label, rows in list(look.labels.items())[:12]:
+            lines.append(f"    {rows:>8}  {rows / total:>4.0%}  {_plain(label)[:60]}")
+    else:
+        lines += ["", f"  a model that can {look.task}: {_answer_lengths(look)}"]
+        if look.fields:
+            lines.append(f"  fields: {_plain(', '.join(look.fields[:12]))[:200]}")
     lines += [
         "",
         f"  a text has {look.characters['p50']} characters and {look.words['p50']} words in the "
@@ -262,7 +345,11 @@ def describe(look: Look) -> str:
 def _column(values: pl.Series) -> Column:
     present = values.drop_nulls()
     distinct = present.n_unique()
-    kind, separator = _kind(present, distinct), _separator(present)
+    held = values_of.seen(present)
+    if held == "json" and distinct == 1:
+        held = None
+    kind = held or _kind(present, distinct)
+    separator = None if held else _separator(present)
     if separator:
         distinct = len(_labels(present, separator))
     return Column(
@@ -325,6 +412,78 @@ def _hint(name: str, hints: str) -> bool:
     return any(word in hints.split() or word.removesuffix("s") in hints.split() for word in words)
 
 
+def _guess_task(
+    path: Path, frame: pl.DataFrame, columns: list[Column]
+) -> tuple[Task, Guess, Guess, Guess]:
+    """What the data are for, and the columns for input, output and tools.
+
+    A column of JSON is an output unless another is called a label; a column of labels is one unless
+    only another column is called an answer. Where there is neither, texts beside texts are answers.
+    """
+    found = _guess_json(frame, columns)
+    if found is not None:
+        output, tools = found
+        return "extract", _guess_input(path, frame, columns), output, tools
+    pair = _guess_answer(path, frame, columns)
+    if pair is not None:
+        return "generate", *pair, Guess(None, "")
+    text = _guess_input(path, frame, columns)
+    return "classify", text, _guess_output(path, frame, columns, text), Guess(None, "")
+
+
+def _guess_json(frame: pl.DataFrame, columns: list[Column]) -> tuple[Guess, Guess] | None:
+    candidates = [c for c in columns if c.kind == "json" and c.missing < 0.5 * frame.height]
+    named = [c for c in candidates if _hint(c.name, JSON_NAMES)]
+    if not candidates or (not named and _label_columns(frame, columns, named=True)):
+        return None
+    best = (named or candidates)[0]
+    tools = next((c for c in columns if c.kind == "functions"), None)
+    if tools is None:
+        return Guess(best.name, "its cells are JSON"), Guess(None, "")
+    reason = "its cells declare the functions that may be called"
+    return Guess(best.name, "its cells are JSON: the calls"), Guess(tools.name, reason)
+
+
+def _guess_answer(
+    path: Path, frame: pl.DataFrame, columns: list[Column]
+) -> tuple[Guess, Guess] | None:
+    """A text and the text that answers it."""
+    texts = [
+        c
+        for c in columns
+        if c.kind in ("text", "words", "list")
+        and c.distinct > 0.5 * (frame.height - c.missing)
+        and c.missing < 0.5 * frame.height
+        and (c.kind != "list" or _hint(c.name, ANSWER_NAMES))
+    ]
+    named = [c for c in texts if _hint(c.name, ANSWER_NAMES)]
+    labels = _label_columns(frame, columns, named=bool(named))
+    if labels or len(texts) < 2:
+        return None
+    if named:
+        answer, why = (
+            max(named, key=lambda c: (c.kind != "words", _letters(frame, c))),
+            "its name says so",
+        )
+    else:
+        long = sorted((c for c in texts if c.kind == "text"), key=lambda c: -_letters(frame, c))
+        if len(long) < 2:
+            return None
+        first = _guess_input(path, frame, long)
+        answer = next(c for c in long if c.name != first.column)
+        why = "texts beside the texts, and no column looks like a label"
+    others = [c for c in texts if c is not answer and not c.separator]
+    if not others:
+        return None
+    asked = [c for c in others if _hint(c.name, PROMPT_NAMES)]
+    text = Guess(asked[0].name, "its name says so") if asked else _guess_input(path, frame, others)
+    return text, Guess(answer.name, why, answer.separator)
+
+
+def _letters(frame: pl.DataFrame, column: Column) -> float:
+    return float(frame[column.name].str.len_chars().fill_null(0).sum())
+
+
 def _guess_input(path: Path, frame: pl.DataFrame, columns: list[Column]) -> Guess:
     candidates = [
         c
@@ -336,7 +495,7 @@ def _guess_input(path: Path, frame: pl.DataFrame, columns: list[Column]) -> Gues
             f"{path}: no column holds texts that differ from row to row",
             "is it the right file? A recipe written by hand can name any column as data.input",
         )
-    length = {c.name: float(frame[c.name].str.len_chars().fill_null(0).sum()) for c in candidates}
+    length = {c.name: _letters(frame, c) for c in candidates}
 
     def score(column: Column) -> tuple[bool, bool, float]:
         is_text = column.kind == "text"
@@ -348,14 +507,8 @@ def _guess_input(path: Path, frame: pl.DataFrame, columns: list[Column]) -> Gues
 
 
 def _guess_output(path: Path, frame: pl.DataFrame, columns: list[Column], text: Guess) -> Guess:
-    most = min(MOST_LABELS, frame.height // 5)
-    candidates = [
-        c
-        for c in columns
-        if c.name != text.column
-        and 2 <= c.distinct <= most
-        and (c.missing < 0.5 * frame.height or c.separator)
-    ]
+    most = _most_labels(frame)
+    candidates = [c for c in _label_columns(frame, columns) if c.name != text.column]
     if not candidates:
         raise BadInput(
             f"{path}: no column looks like a label: 2 to {most} different values that repeat",
@@ -368,17 +521,36 @@ def _guess_output(path: Path, frame: pl.DataFrame, columns: list[Column], text: 
     return Guess(best.name, f"{why}its {best.distinct} {what} repeat", best.separator)
 
 
-def _guess_group(frame: pl.DataFrame, columns: list[Column], text: Guess, label: Guess) -> Guess:
+def _most_labels(frame: pl.DataFrame) -> int:
+    return min(MOST_LABELS, frame.height // 5)
+
+
+def _label_columns(frame: pl.DataFrame, columns: list[Column], named: bool = False) -> list[Column]:
+    """The columns whose values repeat as labels do; `named`: those that are called labels."""
+    return [
+        c
+        for c in columns
+        if c.kind not in ("json", "functions")
+        and 2 <= c.distinct <= _most_labels(frame)
+        and (c.missing < 0.5 * frame.height or c.separator)
+        and (not named or _hint(c.name, OUTPUT_NAMES))
+    ]
+
+
+def _guess_group(
+    frame: pl.DataFrame, columns: list[Column], text: Guess, label: Guess, task: Task
+) -> Guess:
     """Values that come in blocks, or whose name says so, many enough to be spread over splits."""
     labels = next(c.distinct for c in columns if c.name == label.column)
+    fewest = max(20, labels + 1) if task == "classify" else 20
     for column in columns:
         if column.name in (text.column, label.column) or column.separator:
             continue
-        if column.kind in ("text", "id", "constant"):
+        if column.kind in ("text", "id", "constant", "json", "functions"):
             continue
         values = frame[column.name]
         present = values.drop_nulls()
-        if column.distinct < max(20, labels + 1) or len(present) < 1.5 * column.distinct:
+        if column.distinct < fewest or len(present) < 1.5 * column.distinct:
             continue
         if present.value_counts(sort=True)["count"][0] > 0.2 * frame.height:
             continue
@@ -413,19 +585,72 @@ def _cleaned(
     return clean.duplicates(rows), merged
 
 
+def _cleaned_answers(
+    path: Path, task: Task, text: Guess, output: Guess, tools: Guess, group: Guess
+) -> pl.DataFrame:
+    """The rows of written answers as the real run cleans them; the column is read again, for only
+    now it is known what its cells are."""
+    roles = {"input": text, "output": output, "tools": tools, "group": group}
+    wanted = {role: guess.column for role, guess in roles.items() if guess.column}
+    lists, held = (["output"], []) if task == "generate" else ([], ["output", "tools"])
+    nothing = pl.lit(None, pl.String)
+    rows = read.table(path, wanted, MOST_ROWS, lists=lists, values=held).frame.with_columns(
+        nothing.alias("split"),
+        pl.lit(str(path)).alias("file"),
+        *(nothing.alias(name) for name in ("group", "accepted") if name not in wanted),
+    )
+    rows = rows.filter(clean.KEPT)
+    if task == "generate":
+        rows = clean.missing(references.parted(rows), what="output")
+        return clean.duplicates(clean.identify(rows), "input")
+    rows = clean.missing(rows, what="output")
+    rows = values_of.calls(rows) if tools.column else values_of.outputs(rows)
+    key = "question" if tools.column else "key"
+    rows, _ = clean.contradictions(clean.identify(rows), "drop", key, "output")
+    return clean.duplicates(rows, key)
+
+
+def _check_outputs(path: Path, task: Task, outputs: pl.Series, multi: bool, output: Guess) -> None:
+    if clean.single(outputs, multi).n_unique() >= 2:
+        return
+    what, needs = (
+        ("labels", "a classifier needs texts with at least two labels")
+        if task == "classify"
+        else ("outputs", "a model needs different outputs to learn from")
+    )
+    raise BadInput(
+        f'{path}: fewer than two {what} are left in column "{output.column}" without '
+        "duplicates and contradictions",
+        needs,
+    )
+
+
+def _fields(outputs: pl.Series) -> list[str]:
+    """The keys of outputs that are objects, the commonest first."""
+    found = map(values_of.parse, outputs.head(values_of.LOOKED_AT))
+    counts = Counter(key for value in found if isinstance(value, dict) for key in value)
+    return [key for key, _ in counts.most_common()]
+
+
 def _with_remarks(
-    frame: pl.DataFrame, columns: list[Column], text: Guess, label: Guess, group: Guess
+    frame: pl.DataFrame,
+    columns: list[Column],
+    task: Task,
+    text: Guess,
+    label: Guess,
+    tools: Guess,
+    group: Guess,
 ) -> list[Column]:
-    used = (text.column, label.column, group.column)
+    used = (text.column, label.column, tools.column, group.column)
     return [
         column
         if column.name in used
-        else Column(**{**vars(column), "remark": _remark(frame, column, label.column or "")})
+        else Column(**{**vars(column), "remark": _remark(frame, column, task, label.column or "")})
         for column in columns
     ]
 
 
-def _remark(frame: pl.DataFrame, column: Column, label: str) -> str:
+def _remark(frame: pl.DataFrame, column: Column, task: Task, label: str) -> str:
     if column.kind == "constant":
         return "always the same value"
     if column.kind == "empty":
@@ -438,6 +663,9 @@ def _remark(frame: pl.DataFrame, column: Column, label: str) -> str:
                 "belong together, put it in a column of its own and name that as group"
             )
         return ""
+    if task != "classify":
+        more = task == "generate" and column.name == "input" and column.kind in ("text", "words")
+        return "belongs to the question? Then join it to the column of data.input" if more else ""
     told = _told(frame, column, label)
     common = frame[label].drop_nulls().value_counts(sort=True)["count"][0] / frame.height
     if told >= 0.95 and common < 0.8:

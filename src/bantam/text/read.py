@@ -72,10 +72,10 @@ def table(
 
     Numbers and booleans become the text that was written. Cells of the columns `lists` (names in
     the frame) may be lists: an ITEM then ends each of their items. Cells of the columns `values`
-    may be anything: what is not text in the file becomes JSON text, numbers within it as they were
-    written. Rows that cannot be read are kept as empty ones with their reason. `limit` stops after
-    about as many rows. BadInput: no such file, format or column, an empty file, or more than a
-    tenth of the rows unreadable.
+    may be anything: what is neither text nor such a list becomes JSON text, numbers within it as
+    they were written. Rows that cannot be read are kept as empty ones with their reason. `limit`
+    stops after about as many rows. BadInput: no such file, format or column, an empty file, or more
+    than a tenth of the rows unreadable.
     """
     opened = _open(path)
     for name in columns.values():
@@ -325,16 +325,16 @@ def _record_frame(
         values = [row.get(name) for row in chunk]
         if not set(map(type, values)) <= {str, type(None)}:
             for place, value in enumerate(values):
-                if new in shapes.values and not isinstance(value, str | None):
+                if isinstance(value, _Number):
+                    values[place] = str(value)
+                elif new in shapes.lists and isinstance(value, list) and all(map(_is_item, value)):
+                    values[place] = "".join(f"{item}{ITEM}" for item in value)
+                elif new in shapes.values and not isinstance(value, str | None):
                     try:
                         values[place] = _json(value)
                     except RecursionError:
                         reasons[place] = f'unreadable: "{name}" is nested too deeply'
                         values[place] = None
-                elif isinstance(value, _Number):
-                    values[place] = str(value)
-                elif new in shapes.lists and isinstance(value, list) and all(map(_is_item, value)):
-                    values[place] = "".join(f"{item}{ITEM}" for item in value)
                 elif isinstance(value, list | dict):
                     what = "a list" if isinstance(value, list) else "an object"
                     reasons[place] = f'unreadable: "{name}" holds {what}, not text'
@@ -372,11 +372,14 @@ def _open_parquet(path: Path) -> _Opened:
         raise _broken_parquet(path, error) from None
 
     def frames(columns: Mapping[str, str], shapes: Shapes) -> Iterator[pl.DataFrame]:
+        lists = [new for new in columns if new in shapes.lists and _is_list(schema[columns[new]])]
         nested = [
-            new for new in shapes.values if new in columns and schema[columns[new]].is_nested()
+            new
+            for new, name in columns.items()
+            if new in shapes.values and new not in lists and schema[name].is_nested()
         ]
         for new, name in columns.items():
-            if new in nested or (new in shapes.lists and _is_list(schema[name])):
+            if new in nested or new in lists:
                 continue
             if schema[name].is_nested() or schema[name] in (pl.Binary, pl.Object):
                 raise BadInput(

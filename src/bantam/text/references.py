@@ -12,7 +12,10 @@ def parted(frame: pl.DataFrame) -> pl.DataFrame:
     """Each reference of a cell gets a row of its own; empty ones go, a row without any stays."""
     text = pl.element().str.strip_chars()
     references = pl.col("output").str.split(ITEM).list.eval(text.filter(text != ""))
-    return frame.with_columns(references).explode("output")
+    nothing = pl.lit([None], pl.List(pl.String))  # what an empty list explodes to has changed
+    return frame.with_columns(
+        pl.when(references.list.len() > 0).then(references).otherwise(nothing).alias("output")
+    ).explode("output")
 
 
 def joined(rows: pl.DataFrame) -> pl.DataFrame:

@@ -5,7 +5,7 @@ Functions take and give frames as `clean` does; a row that does not fit gets a r
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -15,6 +15,8 @@ from bantam.text.clean import KEPT, mark
 NESTED = 64  # lists and objects within each other; deeper, readers elsewhere give up
 MOST_UNFIT = 0.1  # of the rows; beyond, the column is not what it seems to be
 NAMED = 3  # rows in an error
+LEAST_JSON = 0.9  # of the cells of a column that holds it
+LOOKED_AT = 1000  # cells
 BROKEN = "output breaks the schema"
 
 Check = Callable[[Any], str | None]  # what is wrong with a value
@@ -67,6 +69,33 @@ def calls(frame: pl.DataFrame) -> pl.DataFrame:
     return _same_spelling(frame)
 
 
+def seen(cells: pl.Series) -> Literal["json", "functions"] | None:
+    """What nearly all of these texts hold: JSON objects or lists of them, among these declarations
+    of functions, or neither."""
+    if cells.str.contains(r"^[\[{]").sum() <= LEAST_JSON * len(cells):
+        return None
+    parsed = [found for cell in cells.head(LOOKED_AT) if (found := _objects(cell)) is not None]
+    if len(parsed) <= LEAST_JSON * len(cells.head(LOOKED_AT)) or not any(parsed):
+        return None
+    declared = all(map(_is_function, (one for found in parsed for one in found)))
+    return "functions" if declared else "json"
+
+
+def _objects(cell: str) -> list[dict[str, Any]] | None:
+    """The objects of a cell that holds one or a list of them."""
+    try:
+        found = _as_list(parse(cell))
+    except ValueError:
+        return None
+    return found if isinstance(found, list) and _tools_check(found) is None else None
+
+
+def _is_function(one: dict[str, Any]) -> bool:
+    if isinstance(one.get("function"), dict):
+        return "name" in one["function"]
+    return "name" in one and "parameters" in one
+
+
 def unfit(frame: pl.DataFrame) -> pl.DataFrame:
     """The rows that `outputs` or `calls` marked: file, row, reason."""
     ours = pl.any_horizontal(
@@ -83,7 +112,9 @@ def _settled(
 ) -> pl.DataFrame:
     cells, reasons = [], []
     for cell, reason in frame.select(column, "reason").iter_rows():
-        if reason is None and cell is not None and cell.strip():
+        if reason is None and not (cell and cell.strip()):
+            cell = None
+        elif reason is None:
             try:
                 value = change(parse(cell))
                 cell, wrong = written(value), check(value)
