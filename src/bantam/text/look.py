@@ -325,7 +325,7 @@ def describe(look: Look) -> str:
         for label, rows in list(look.labels.items())[:12]:
             lines.append(f"    {rows:>8}  {rows / total:>4.0%}  {_plain(label)[:60]}")
     else:
-        lines += ["", f"  a model that can {look.task}: {_answer_lengths(look)}"]
+        lines += ["", f"  kind = {_quoted(look.task)}: {_answer_lengths(look)}"]
         if look.fields:
             lines.append(f"  fields: {_plain(', '.join(look.fields[:12]))[:200]}")
     lines += [
@@ -432,7 +432,11 @@ def _guess_task(
 
 
 def _guess_json(frame: pl.DataFrame, columns: list[Column]) -> tuple[Guess, Guess] | None:
-    candidates = [c for c in columns if c.kind == "json" and c.missing < 0.5 * frame.height]
+    candidates = [
+        c
+        for c in columns
+        if c.kind == "json" and c.missing < 0.5 * frame.height and not _hint(c.name, "accepted")
+    ]
     named = [c for c in candidates if _hint(c.name, JSON_NAMES)]
     if not candidates or (not named and _label_columns(frame, columns, named=True)):
         return None

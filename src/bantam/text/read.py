@@ -46,6 +46,7 @@ class _Number(str):
 
 
 _decode = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_Number).decode
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Table(NamedTuple):
@@ -352,7 +353,7 @@ def _json(value: Any) -> str:
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
         return f"[{', '.join(map(_json, value))}]"
-    return str(value) if isinstance(value, _Number) else json.dumps(value, ensure_ascii=False)
+    return str(value) if isinstance(value, _Number) else _encode(value)
 
 
 def _is_item(value: Any) -> bool:

@@ -37,7 +37,7 @@ def parse(text: str) -> Any:
 
 def written(value: Any) -> str:
     """The one way in which a value is written; half a surrogate pair, no character, becomes ?."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = _encode(value)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
@@ -287,3 +287,4 @@ def _finite(text: str) -> float:
 
 
 _decode = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
+_encode = json.JSONEncoder(ensure_ascii=False).encode
