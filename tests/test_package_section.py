@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from bantam.errors import BadInput
 
 SCRIPT = Path(__file__).parents[1] / "recipes/package-section/fetch.py"
+INDEX = SCRIPT.parents[1] / "debian_index.py"
 
 PACKAGES = b"""\
 Package: zebra-common
@@ -95,8 +96,8 @@ Description-en: something else
 """
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fetch_package_section", SCRIPT)
+def load(script: Path = SCRIPT) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fetch_package_section", script)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -170,7 +171,7 @@ def test_what_is_written_as_an_index_is_read_again(
     for fields in index:
         lines = [f"{name}: {value}" for name, value in {**fields, "Tag": "a,\n b"}.items()]
         paragraphs.append("\n".join(data.draw(st.permutations(lines))))
-    assert list(load().entries("\n\n".join(paragraphs))) == index
+    assert list(load(INDEX).entries("\n\n".join(paragraphs))) == index
 
 
 def numbered(fetch: ModuleType, counts: dict[str, int]) -> list[object]:
@@ -267,6 +268,7 @@ def test_apt_is_asked_for_what_it_has_downloaded(tmp_path: Path) -> None:
     script = tmp_path / "recipe/fetch.py"
     script.parent.mkdir()
     shutil.copy(SCRIPT, script)
+    shutil.copy(INDEX, tmp_path)
     env = {**os.environ, "APT_CONFIG": str(config)}
     run = partial(subprocess.run, env=env, capture_output=True, text=True)
 
