@@ -30,7 +30,7 @@ from bantam.nets import decoder as nets
 from bantam.nets import load
 from bantam.nets.choose import pad, shared_start
 from bantam.nets.decoder import Decoder
-from bantam.train import budget, device, loop, stage
+from bantam.train import budget, device, loop, stage, validation
 from bantam.train.order import batches
 from bantam.train.plan import Plan
 from tune import FOLDER, Mark, Run, curve_of
@@ -80,10 +80,10 @@ def plan_of(asked: Run) -> Plan:
     )
 
 
-def examples_and_judge(rows: int | None) -> tuple[list[Example], stage.Validation]:
+def examples_and_judge(rows: int | None) -> tuple[list[Example], validation.Labels]:
     demo = job()
     examples = stage.examples_of(demo.task, demo.tokenizer, demo.pairs("train")[:rows])
-    return examples, stage.Validation(demo.task, demo.tokenizer, demo.pairs("val")[:rows])
+    return examples, validation.Labels(demo.task, demo.tokenizer, demo.pairs("val")[:rows])
 
 
 def bantam(asked: Run) -> Run:
@@ -291,7 +291,7 @@ def vocabulary_loss(
     return F.cross_entropy(logits.float(), targets)
 
 
-def judged(judge: stage.Validation, marks: list[Mark], decoder: Any) -> tuple[float, float]:
+def judged(judge: validation.Labels, marks: list[Mark], decoder: Any) -> tuple[float, float]:
     """Score and loss of a decoder; `marks` takes when they were made."""
     began, cpu_began = time.perf_counter(), time.process_time()
     score, loss = judge(decoder)

@@ -101,18 +101,31 @@ def _here(made: recipe.Recipe, name: str) -> sources.Source | None:
 
 
 def _split(made: recipe.Recipe, data: dict[str, sources.Source]) -> dict[str, Any]:
-    from bantam.text.prepare import prepare
+    from bantam.text.prepare import SPLITS, prepare
 
     def files(names: float | list[str]) -> list[Path]:
         return [data[name].path for name in names] if isinstance(names, list) else []
 
     wanted = made.data
-    multi = made.task.multi
+    multi, kind = made.task.multi, made.task.kind
     paths = files(wanted.examples), files(wanted.val), files(wanted.test)
-    found = prepare(wanted, *paths, multi=multi)
+    found = prepare(wanted, *paths, multi, kind, recipe.answer_schema(made))
+    if kind != "classify":
+        _answers(wanted, {name: getattr(found, name) for name in SPLITS}, made)
+        return found.report
     judged = {"val": found.val["output"], "test": found.test["output"]}
     classify.labels_of(found.train["output"], judged, multi)
     return found.report
+
+
+def _answers(data: recipe.Data, splits: dict[str, Any], made: recipe.Recipe) -> None:
+    """Refuse a schema or declarations that answers cannot be held to."""
+    from bantam.text import answers
+
+    if data.tools:
+        answers.settled_calls(splits)
+    elif made.task.kind == "extract":
+        answers.settled(splits, recipe.answer_schema(made))
 
 
 def _rival(source: sources.Source) -> Path:
@@ -123,8 +136,8 @@ def _rival(source: sources.Source) -> Path:
 
 def _rows(report: dict[str, Any]) -> str:
     counts = ", ".join(f"{part['rows']} {name}" for name, part in report["splits"].items())
-    labels = report["labels"]
-    return f"{report['rows_read']} rows: {counts}; {len(labels)} labels"
+    labels = f"; {len(report['labels'])} labels" if report["labels"] else ""
+    return f"{report['rows_read']} rows: {counts}{labels}"
 
 
 def _parameters(base: sources.Source) -> int:

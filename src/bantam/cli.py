@@ -151,6 +151,7 @@ def make(recipe: Path, run: Path | None, require: bool, json_: bool) -> None:
 @click.option("-f", "--file", type=PATH, help="A csv, tsv, jsonl or txt of many texts.")
 @click.option("-c", "--column", default=None, help="The column of the texts [default: text].")
 @click.option("-o", "--output", type=PATH, help="Where the answers go [default: standard output].")
+@click.option("--tools", type=PATH, help="A JSON file of the functions that may be called.")
 @click.option("--threads", type=click.IntRange(1), default=None, help="[default: as fits]")
 @as_json
 def run(
@@ -159,6 +160,7 @@ def run(
     file: Path | None,
     column: str | None,
     output: Path | None,
+    tools: Path | None,
     threads: int | None,
     json_: bool,
 ) -> None:
@@ -172,12 +174,13 @@ def run(
         raise BadInput("a text and an output were given", "--output takes the rows of a file")
     if output:
         _writable(output)
+    declared = use.declarations(tools) if tools else None
     with load(model, threads=threads) as loaded:
         if text is not None:
-            answer = loaded(text)
+            answer = loaded(text, declared)
             _print_json(use.plain(answer)) if json_ else click.echo(use.line(answer))
         else:
-            count = use.rows(loaded, file, column, output, json_)
+            count = use.rows(loaded, file, column, output, json_, declared)
             if output and json_:
                 _print_json({"answers": count, "output": str(output)})
             elif output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -15,11 +16,15 @@ from bantam.formats import gguf
 from bantam.kinds import classify, several
 
 if TYPE_CHECKING:
+    import llguidance
+
     from bantam import sources
     from bantam.formats.tokenizer import Tokenizer
+    from bantam.kinds.grammar import Grammar
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
-TASK_CONTEXT, CHAT_CONTEXT = 1024, 4096  # tokens
+TASK_CONTEXT, WRITING_CONTEXT, CHAT_CONTEXT = 1024, 2048, 4096  # tokens
+CLOSING = 128  # tokens of the context that are kept for ending an answer which grew too long
 TEMPERATURE = 0.7  # of a conversation: at 0 small models go round in circles
 
 
@@ -41,6 +46,27 @@ class Answer:
 
     def __str__(self) -> str:
         return self.label
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer that the model wrote; as text it is that.
+
+    `value` is what its JSON means, for a task with a schema or functions. `probability` is that it
+    is right, where validation showed that, else that it was written. `sure` as for `Answer`.
+    `whole` is false when the tokens that an answer may take were used up: JSON was then closed.
+    """
+
+    text: str
+    probability: float
+    log_probability: float  # of its tokens, each among those that were allowed there
+    tokens: int
+    value: Any = None
+    sure: bool | None = None
+    whole: bool = True
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Model:
@@ -65,8 +91,10 @@ class Model:
         self.file = gguf.read(path)
         self.task = kinds.from_metadata(self.file.metadata, path)
         self.threads, self.parallel = threads, parallel
-        wanted = context or (TASK_CONTEXT if self.task else CHAT_CONTEXT)
-        self.context = min(wanted, trained_context(self.file))
+        wanted = CHAT_CONTEXT
+        if self.task:
+            wanted = TASK_CONTEXT if self.task.kind == "classify" else WRITING_CONTEXT
+        self.context = min(context or wanted, trained_context(self.file))
 
     def __enter__(self) -> Model:
         return self
@@ -130,12 +158,93 @@ class Model:
         """The ids that ask this model `task` of a text."""
         return self.start + task.prompt(self.encode, text)
 
-    def __call__(self, text: str) -> Answer:
-        """The answer for one text."""
-        return self.batch([text])[0]
+    def __call__(self, text: str, tools: Any = None) -> Answer | Written:
+        """The answer for one text; `tools` are the functions to call, for a task with functions, in
+        OpenAI's form."""
+        if self.asked().kind == "classify":
+            return self.batch([text])[0]
+        return self.write(text, tools)
+
+    def write(self, text: str, tools: Any = None) -> Written:
+        """The answer of a task whose answers are written. Raises BadInput when text and functions
+        are longer than the context, or when the functions are missing or no functions."""
+        task = self.asked()
+        return self.written(task, text, _declared(task, tools))
+
+    def written(
+        self, task: kinds.Task, text: str, tools: str = "", stop: Sequence[str] = ()
+    ) -> Written:
+        """The answer to `task`, which may be another than the file was packed for; `tools` are
+        checked declarations as JSON. Free text also ends before one of `stop`."""
+        from bantam.kinds import texts
+
+        prompt = self.start + texts.prompt(task, self.encode, text, tools)
+        most = self._room(task, prompt)
+        if task.kind == "generate":
+            told = self.runtime.complete(prompt, most, stop)
+            probability = texts.certain(task, told.log_probability, told.tokens)
+            written, log = told.text.strip(), told.log_probability
+            return Written(written, probability, log, told.tokens, whole=told.ended)
+        from bantam.kinds import constrain
+
+        done = constrain.decode(
+            self.runtime.likeliest,
+            self.runtime.choose,
+            prompt,
+            self._vocabulary,
+            self._grammar(task, tools),
+            most,
+        )
+        probability = texts.certain(task, done.log_probability, done.tokens)
+        return Written(
+            done.text,
+            probability,
+            done.log_probability,
+            done.tokens,
+            json.loads(done.text),
+            texts.sure(task, probability),
+            not done.closed,
+        )
+
+    def freely(self, task: kinds.Task, text: str, tools: str = "") -> str:
+        """What the model writes when nothing holds its answer to the schema."""
+        from bantam.kinds import texts
+
+        prompt = self.start + texts.prompt(task, self.encode, text, tools)
+        return self.runtime.complete(prompt, self._room(task, prompt)).text
+
+    def _room(self, task: kinds.Task, prompt: list[int]) -> int:
+        """How many tokens the answer may take. Raises BadInput when there is room for none."""
+        room = self.context - 1 - len(prompt)
+        if room < 1:
+            raise BadInput(
+                f"a text{' and its functions' if task.most_calls else ''} of {len(prompt)} tokens: "
+                f"this model has room for {self.context - 2}",
+                "shorten the text" + (", or declare fewer functions" if task.most_calls else ""),
+            )
+        return min(task.max_answer_tokens, max(1, room - CLOSING))
+
+    @cached_property
+    def _grammar(self) -> Callable[[kinds.Task, str], Grammar]:
+        """The grammar of a task's answers, by the functions that are declared."""
+        from bantam.kinds import grammar, texts
+
+        return lru_cache(64)(lambda task, tools: grammar.grammar(texts.schema_of(task, tools)))
+
+    @cached_property
+    def _vocabulary(self) -> llguidance.LLTokenizer:
+        from bantam.kinds import constrain
+
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            raise BadInput(
+                f"{self.path}: its tokens are not known, so its JSON cannot be held to a schema",
+                "use a model of another family",
+            )
+        return constrain.vocabulary(tokenizer)
 
     def batch(self, texts: Sequence[str]) -> list[Answer]:
-        """The answers for many texts, in their order."""
+        """The labels of many texts, in their order."""
         task = self.asked()
         tree = self._tree
         prompts = [self.prompt(task, text) for text in texts]
@@ -202,6 +311,22 @@ class Model:
     def _special(self, name: str) -> str:
         id, tokens = self._id(name), self.file.metadata.get("tokenizer.ggml.tokens", [])
         return tokens[id] if id is not None and 0 <= id < len(tokens) else ""
+
+
+def _declared(task: kinds.Task, tools: Any) -> str:
+    """The functions of a request as JSON, checked; "" for a task without."""
+    from bantam.kinds import schema
+
+    if not task.most_calls:
+        if tools is not None:
+            raise BadInput("this model calls no functions", "leave the functions out")
+        return ""
+    if tools is None:
+        raise BadInput(
+            "this model chooses among functions, and there are none",
+            "give their declarations with --tools FILE, or tools=[...] in Python",
+        )
+    return json.dumps(schema.tools(tools, "the functions"), ensure_ascii=False)
 
 
 def _answer(task: kinds.Task, row: list[float]) -> Answer:

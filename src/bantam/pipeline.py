@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from bantam import __version__, kinds, ledger, recipe, runs, sources
 from bantam.engine import cores
 from bantam.errors import BadInput, JobFailed
-from bantam.kinds import classify, sure
+from bantam.kinds import Row, classify, sure, texts
 from bantam.licences import licence_in
-from bantam.model import TASK_CONTEXT, gguf_in, trained_context
+from bantam.model import TASK_CONTEXT, WRITING_CONTEXT, gguf_in, trained_context
 from bantam.progress import bar, say
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from bantam.nets.decoder import Decoder
 
 BITS = "Q8_0"
-SHORTEST = 16  # tokens of a text; with less room there is nothing to classify
+SHORTEST = 16  # tokens of a text; with less room there is nothing to read
+JUDGED_CERTAINTY = 200  # validation rows that are answered to learn how sure an answer is
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,42 @@ class Job:
 
         return pl.read_parquet(self.folder / "text" / f"{split}.parquet")
 
-    def pairs(self, split: str) -> list[tuple[str, str]]:
-        return list(self.rows(split).select("input", "output").iter_rows())
+    @property
+    def writes(self) -> bool:
+        """Whether answers are written, rather than labels chosen."""
+        return self.made.task.kind != "classify"
+
+    def pairs(self, split: str) -> list[Row]:
+        """The rows of a split as they are learned: of several references the first."""
+        rows = self.rows(split)
+        if not self.writes:
+            return [Row(*row) for row in rows.select("input", "output").iter_rows()]
+        from bantam.judge.measure import references
+        from bantam.judge.written import rows_of
+
+        return [row._replace(output=references(row.output)[0]) for row in rows_of(rows)]
+
+    @cached_property
+    def learned(self) -> list[Row]:
+        """The training rows; of those whose answers are written the ones that fit whole."""
+        return self._whole(self.pairs("train"))
+
+    @cached_property
+    def val(self) -> list[Row]:
+        """The validation rows, as `learned`."""
+        return self._whole(self.pairs("val"))
+
+    def _whole(self, rows: list[Row]) -> list[Row]:
+        if not self.writes:
+            return rows
+        encode = self.tokenizer.encode
+        return [row for row in rows if texts.fits(self.task, encode, row, self.room)]
+
+    @property
+    def room(self) -> int:
+        """Tokens that prompt and answer may take together."""
+        most = WRITING_CONTEXT if self.writes else TASK_CONTEXT
+        return min(most, self.context)
 
     def shares(self) -> list[dict[str, float] | None]:
         """Of each training row how much of its answer each label is; empty without data.shares."""
@@ -86,6 +121,28 @@ class Job:
 
     @cached_property
     def task(self) -> kinds.Task:
+        return self._written_task() if self.writes else self._label_task()
+
+    def _written_task(self) -> kinds.Task:
+        wanted, rows = self.made.task, self.pairs("train")
+        told = self.folder / "text" / "schema.json"
+        answers = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+        task = texts.task(
+            wanted.kind,
+            wanted.name,
+            wanted.instruction,
+            answer_schema=answers.get("schema"),
+            most_calls=answers.get("most_calls", 0),
+        )
+        task = texts.sized(task, self.tokenizer.encode, rows, self.room)
+        if task.max_text_tokens < SHORTEST:
+            raise BadInput(
+                "task.instruction and the longest answer leave no room for a text",
+                "shorten them, or use a base with a longer context",
+            )
+        return task
+
+    def _label_task(self) -> kinds.Task:
         judged = {split: self.rows(split)["output"] for split in ("val", "test")}
         wanted = self.made.task
         labels = classify.labels_of(self.rows("train")["output"], judged, wanted.multi)
@@ -93,7 +150,7 @@ class Job:
         tree = classify.label_tree(task, self.tokenizer.encode, self.tokenizer.eos_id or 0)
         # A tuned model learns any token for a label: one pass decides instead of one a branch.
         task = replace(task, one_token=task.multi or len(tree.branches) > 1)
-        room = classify.room(task, self.tokenizer.encode, min(TASK_CONTEXT, self.context))
+        room = classify.room(task, self.tokenizer.encode, self.room)
         if room < SHORTEST:
             raise BadInput(
                 f"task.instruction and the longest label leave room for {max(room, 0)} tokens of "
@@ -190,21 +247,31 @@ def _text(job: Job) -> str:
         "val": data.val if isinstance(data.val, list) else [],
         "test": data.test if isinstance(data.test, list) else [],
     }
+    kind, schema = job.made.task.kind, recipe.answer_schema(job.made)
     key = runs.key_of(
         "text",
         1,
         data.model_dump(),
         job.made.task.multi,
         {n: found[n].sha256 for names in files.values() for n in names},
+        *([kind, schema] if job.writes else []),
     )
 
     def build(folder: Path) -> None:
+        from bantam.text import answers
         from bantam.text.prepare import SPLITS, prepare
 
         examples, val, test = ([found[n].path for n in names] for names in files.values())
-        prepared = prepare(data, examples, val, test, job.made.task.multi)
-        for name in (*SPLITS, "dropped"):
-            getattr(prepared, name).write_parquet(folder / f"{name}.parquet")
+        prepared = prepare(data, examples, val, test, job.made.task.multi, kind, schema)
+        splits = {name: getattr(prepared, name) for name in SPLITS}
+        if kind == "extract" and data.tools:
+            splits, most = answers.settled_calls(splits)
+            runs.write_json(folder / "schema.json", {"most_calls": most})
+        elif kind == "extract":
+            splits, settled = answers.settled(splits, schema)
+            runs.write_json(folder / "schema.json", {"schema": settled})
+        for name, frame in (splits | {"dropped": prepared.dropped}).items():
+            frame.write_parquet(folder / f"{name}.parquet")
         runs.write_json(folder / "report.json", prepared.report)
 
     _stage(job, "text", key, build)
@@ -231,8 +298,8 @@ def _train(job: Job, text_key: str) -> str:
                 job.base,
                 job.task,
                 job.tokenizer,
-                job.pairs("train"),
-                job.pairs("val"),
+                job.learned,
+                job.val,
                 plan,
                 folder,
                 key,
@@ -257,12 +324,12 @@ def _planned(job: Job, key: str) -> Any:
     if lock.get("plan_key") == key:
         return Plan(**lock["plan"])
     began = time.perf_counter()
-    warnings = _unknown_language(job)
+    warnings = _unknown_language(job) + _too_long(job)
     train = job.made.train
     if train.budget is not None or not train.threads or train.method == "auto":
         say("  timing a few steps to plan the training")
-    examples = stage.examples_of(job.task, job.tokenizer, job.pairs("train"))
-    val = stage.examples_of(job.task, job.tokenizer, job.pairs("val"))
+    examples = stage.examples_of(job.task, job.tokenizer, job.learned)
+    val = stage.examples_of(job.task, job.tokenizer, job.val)
     plan = budget.plan(
         lambda: load.load(job.base).to(device.pick()),
         examples,
@@ -283,13 +350,42 @@ def _unknown_language(job: Job) -> list[str]:
     """A warning when the base does not know the language of the texts."""
     from bantam.train import familiar, stage
 
-    texts = [text for text, _ in job.pairs("train")]
-    said = familiar.warning(
-        familiar.surprise(stage.frozen(job.base, cores()), job.tokenizer, texts)
-    )
+    read = [row.text for row in job.pairs("train")]
+    said = familiar.warning(familiar.surprise(stage.frozen(job.base, cores()), job.tokenizer, read))
     if said:
         say(f"  warning: {said}")
     return [said] if said else []
+
+
+def _too_long(job: Job) -> list[str]:
+    """Warnings of written answers that cannot be learned whole, and of texts that are cut.
+
+    Raises BadInput when nothing is left to learn from or to choose by.
+    """
+    if not job.writes:
+        return []
+    found, encode = [], job.tokenizer.encode
+    for split, kept in (("training", job.learned), ("validation", job.val)):
+        rows = job.pairs("train" if split == "training" else "val")
+        if not kept:
+            raise BadInput(
+                f"no {split} row fits into {job.room} tokens with its answer",
+                "shorten texts, answers or declarations, or use a base with a longer context",
+            )
+        if lost := len(rows) - len(kept):
+            found.append(
+                f"{lost} of {len(rows)} {split} rows are left out: with their answers they are "
+                f"longer than {job.room} tokens, or their answers than "
+                f"{job.task.max_answer_tokens}"
+            )
+        if cut := sum(texts.cut(job.task, encode, row) for row in kept):
+            found.append(
+                f"{cut} of {len(kept)} {split} texts are cut at their end, to "
+                f"{job.task.max_text_tokens} tokens"
+            )
+    for warning in found:
+        say(f"  warning: {warning}")
+    return found
 
 
 def _model(job: Job, train_key: str) -> str:
@@ -315,34 +411,19 @@ def _pack(job: Job, model_key: str) -> str:
     """The model as one GGUF file, proved against the weights it was made from."""
     wanted = job.made.task.sure
     key = runs.key_of("pack", 2, model_key, BITS, wanted)
-    name = f"{job.made.task.name}-{BITS}.gguf"
 
     def build(folder: Path) -> None:
-        from bantam.model import Model
         from bantam.nets import load
-        from bantam.pack import gguf_file, proof
-        from bantam.train import stage
+        from bantam.pack import gguf_file
 
         decoder = load.load(job.folder / "model")
-        found = json.loads((job.folder / "train/calibration.json").read_text(encoding="utf-8"))
-        task = replace(
-            job.task, temperature=found["temperature"], thresholds=tuple(found["thresholds"])
-        )
-        if wanted is not None:
-            val = job.pairs("val")
-            say(f"  finding on {len(val)} validation texts when an answer is sure")
-            bounds = stage.sure_above(decoder, task, job.tokenizer, val, wanted)
-            if min(bounds) == sure.NEVER:
-                say(
-                    "  warning: no answer will be sure: on the validation rows no label is right "
-                    f"{100 * wanted:g}% of the time, or they are too few to tell"
-                )
-            task = replace(task, thresholds=bounds)
-        gguf_file.write(folder / name, decoder, job.tokenizer, task, _lineage(job), BITS)
-        texts = [text for text, _ in job.pairs("val")[: proof.ROWS]]
-        say(f"  proving the packed file on {len(texts)} texts")
-        with Model(folder / name) as packed:
-            checks = proof.prove(decoder, packed, texts)
+        path = folder / f"{job.made.task.name}-{BITS}.gguf"
+
+        def write(task: kinds.Task) -> Path:
+            gguf_file.write(path, decoder, job.tokenizer, task, _lineage(job), BITS)
+            return path
+
+        checks = (_packed_writer if job.writes else _packed_labeller)(job, decoder, write)
         runs.write_json(folder / "proof.json", checks)
         failed = [check for check in checks if not check["passed"]]
         if failed:
@@ -353,6 +434,63 @@ def _pack(job: Job, model_key: str) -> str:
 
     _stage(job, "pack", key, build)
     return key
+
+
+Write = Callable[[kinds.Task], Path]
+
+
+def _packed_labeller(job: Job, decoder: "Decoder", write: Write) -> list[dict[str, Any]]:
+    """Pack a model that chooses labels; the checks of its proof."""
+    from bantam.model import Model
+    from bantam.pack import proof
+    from bantam.train import stage
+
+    found = json.loads((job.folder / "train/calibration.json").read_text(encoding="utf-8"))
+    task = replace(
+        job.task, temperature=found["temperature"], thresholds=tuple(found["thresholds"])
+    )
+    wanted = job.made.task.sure
+    if wanted is not None:
+        say(f"  finding on {len(job.val)} validation texts when an answer is sure")
+        bounds = stage.sure_above(decoder, task, job.tokenizer, job.val, wanted)
+        _warn_if_never(bounds, wanted)
+        task = replace(task, thresholds=bounds)
+    path = write(task)
+    read = [row.text for row in job.val[: proof.ROWS]]
+    say(f"  proving the packed file on {len(read)} texts")
+    with Model(path) as packed:
+        return proof.prove(decoder, packed, read)
+
+
+def _packed_writer(job: Job, decoder: "Decoder", write: Write) -> list[dict[str, Any]]:
+    """Pack a model that writes its answers; the checks of its proof.
+
+    How sure it is can be told only of the file that answers, held to its schema.
+    """
+    from bantam.judge import certainty, written
+    from bantam.model import Model
+    from bantam.pack import proof
+
+    path = write(job.task)
+    rows = job.val[: proof.WRITTEN_ROWS]
+    say(f"  proving the packed file on {len(rows)} texts")
+    with Model(path) as packed:
+        checks = proof.prove_written(decoder, packed, rows)
+    val = written.split_of(job.task.kind, job.rows("val").head(JUDGED_CERTAINTY))
+    with bar(f"pack: answering {len(val.rows)} validation texts") as advance:
+        found = certainty.learned(path, job.task, val, job.made.task.sure, advance)
+    if job.made.task.sure is not None:
+        _warn_if_never(found.thresholds, job.made.task.sure)
+    write(replace(job.task, certainty=found.certainty, thresholds=found.thresholds))
+    return checks
+
+
+def _warn_if_never(bounds: Sequence[float], wanted: float) -> None:
+    if min(bounds) == sure.NEVER:
+        say(
+            "  warning: no answer will be sure: on the validation rows no answers are right "
+            f"{100 * wanted:g}% of the time, or they are too few to tell"
+        )
 
 
 def _lineage(job: Job) -> dict[str, Any]:
@@ -381,7 +519,7 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
     key = runs.key_of("judge", 2, pack_key, rules, digests)
 
     def build(folder: Path) -> None:
-        from bantam.judge import judge
+        from bantam.judge import judge, written
         from bantam.nets import load
         from bantam.pack import gguf_file
 
@@ -391,18 +529,27 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
         base = folder / f"base-{BITS}.gguf"
         # Packed as ours is: only the weights differ, and no format is quicker than the other.
         gguf_file.write(base, load.load(job.base), job.tokenizer, None, {}, BITS)
+        rivals = {name: gguf_in(job.found[name]) for name in others}
+        splits = {name: job.rows(name) for name in ("train", "val", "test")}
         with bar("judge") as advance:
-            judge.judge(
-                folder,
-                made,
-                _packed(job.folder),
-                base,
-                {name: gguf_in(job.found[name]) for name in others},
-                judge.Rows(*(job.rows(split) for split in ("train", "val", "test"))),
-                lambda texts: _states(job, texts),
-                data,
-                lambda what, done, total: advance(done, total, what),
-            )
+
+            def told(what: str, done: int, total: int) -> None:
+                advance(done, total, what)
+
+            if job.writes:
+                written.judge(folder, made, _packed(job.folder), base, rivals, splits, data, told)
+            else:
+                judge.judge(
+                    folder,
+                    made,
+                    _packed(job.folder),
+                    base,
+                    rivals,
+                    judge.Rows(**splits),
+                    lambda texts: _states(job, texts),
+                    data,
+                    told,
+                )
         base.unlink()
 
     _stage(job, "judge", key, build)

@@ -36,6 +36,8 @@ def facts(name: str) -> Facts:
             "labels": list(model.task.labels),
             "multi": model.task.multi,
             "thresholds": list(model.task.thresholds),
+            "schema": json.loads(model.task.schema) if model.task.schema else None,
+            "most_calls": model.task.most_calls,
         }
     if lineage := _object(data.get("bantam.lineage")):
         told["lineage"] = lineage
@@ -57,7 +59,12 @@ def describe(told: Facts) -> str:
         more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
         several = ", several labels a text" if task.get("multi") else ""
         lines.append(f"task      {task['name']} ({task['kind']}{several}): {task['instruction']}")
-        lines.append(f"labels    {', '.join(labels[:20])}{more}")
+        if labels:
+            lines.append(f"labels    {', '.join(labels[:20])}{more}")
+        if task.get("schema"):
+            lines.append(f"fields    {', '.join(task['schema'].get('properties', {})) or 'a list'}")
+        if most := task.get("most_calls"):
+            lines.append(f"calls     at most {most} of the functions that come with a text")
         if task.get("thresholds") and not task.get("multi"):
             lines.append(f"sure      {_sure(task['thresholds'])}")
     lines.append(f"licence   {told['licence'] or 'not stated'}")

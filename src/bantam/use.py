@@ -4,7 +4,7 @@ import codecs
 import csv
 import json
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
@@ -12,18 +12,38 @@ from typing import IO, Any
 
 from bantam.crowd import PIECE, crowd
 from bantam.errors import BadInput
-from bantam.model import Answer, Model
+from bantam.model import Answer, Model, Written
 from bantam.progress import bar, say
 from bantam.runs import sync
 from bantam.text.separator import separator
 
+TOOLS = "tools"  # the column of the functions that a row declares
 FEW = 32  # texts for one process: each more costs half a second before its first answer
 Row = dict[str, Any]
 csv.field_size_limit(1 << 27)  # a long document is no error
 
 
-def plain(answer: Answer) -> Row:
+Reply = Answer | Written
+
+
+def declarations(file: Path) -> Any:
+    """What a JSON file of function declarations holds. Raises BadInput when it is none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}", "look at its name") from None
+    except (ValueError, RecursionError) as error:
+        mend = 'give a list of {"type": "function", "function": {"name", "parameters"}}'
+        raise BadInput(f"{file} is not JSON: {error}", mend) from None
+
+
+def plain(answer: Reply) -> Row:
     """An answer as JSON has it; `sure` only where the task says when an answer is."""
+    told: Row
+    if isinstance(answer, Written):
+        said = answer.text if answer.value is None else answer.value
+        told = {"answer": said, "probability": round(answer.probability, 6), "whole": answer.whole}
+        return told if answer.sure is None else told | {"sure": answer.sure}
     told = {
         "label": answer.label,
         "labels": list(answer.labels),
@@ -33,17 +53,25 @@ def plain(answer: Answer) -> Row:
     return told if answer.sure is None else told | {"sure": answer.sure}
 
 
-def line(answer: Answer) -> str:
-    """An answer as a person reads it, one line to be cut at its tabs; no label: "-"."""
+def line(answer: Reply) -> str:
+    """An answer as a person reads it, a label in one line to be cut at its tabs; none: "-"."""
+    if isinstance(answer, Written):
+        return answer.text
     told = f"{answer.label or '-'}\t{answer.probability:.3f}"
     return told if answer.sure is None else f"{told}\t{'sure' if answer.sure else 'unsure'}"
 
 
 def rows(
-    model: Model, file: Path | None, column: str | None, output: Path | None, json_: bool
+    model: Model,
+    file: Path | None,
+    column: str | None,
+    output: Path | None,
+    json_: bool,
+    tools: Any = None,
 ) -> int:
     """Answer every row of `file`, or every line of standard input; returns how many.
 
+    A model that calls functions is given `tools`, or those in the column of this name.
     `output` (.csv, .tsv or .jsonl) takes the rows with the answers beside them, whole or not at
     all; without it answers go to standard output as they come.
     """
@@ -53,7 +81,9 @@ def rows(
         raise BadInput(f"{output} is the file that is read", "name another output")
     source, total = _read(file, column), _count(file)
     name = column or "text"
-    multi = model.asked().multi
+    task = model.asked()
+    multi = task.multi
+    tooled = TOOLS if task.most_calls and tools is None else None
     asks = file is None and sys.stdin.isatty()
     if asks:
         say("a text a line; Ctrl-D ends it")
@@ -62,7 +92,8 @@ def rows(
         write = stack.enter_context(_Written(output, multi)) if output else None
         gathered: list[Row] = []
         advance = None if asks else stack.enter_context(bar("run"))
-        answers = stack.enter_context(closing(_answers(model, source, name, asks)))
+        ask = _asking(model, name, tools, tooled)
+        answers = stack.enter_context(closing(_answers(model, source, ask, asks)))
         for row, answer in answers:
             if write:
                 write(row, answer)
@@ -78,14 +109,41 @@ def rows(
     return done
 
 
+def _asking(
+    model: Model, name: str, tools: Any, tooled: str | None
+) -> Callable[[Model, list[Row]], list[Reply]]:
+    """How rows are answered: their texts stand in the column `name`, their functions, if each has
+    its own, in `tooled`."""
+    labels = model.asked().kind == "classify"
+
+    def answer(model: Model, rows: list[Row]) -> list[Reply]:
+        if labels:
+            return list(model.batch([row[name] for row in rows]))
+        return [model.write(row[name], _tools(row, tooled) if tooled else tools) for row in rows]
+
+    return answer
+
+
+def _tools(row: Row, column: str) -> Any:
+    if column not in row:
+        raise BadInput(
+            f'there is no column "{column}" with the functions of each text',
+            "give the functions of all texts with --tools FILE",
+        )
+    return row[column]
+
+
 def _answers(
-    model: Model, source: Iterator[Row], name: str, asks: bool
-) -> Generator[tuple[Row, Answer], None, None]:
+    model: Model,
+    source: Iterator[Row],
+    ask: Callable[[Model, list[Row]], list[Reply]],
+    asks: bool,
+) -> Generator[tuple[Row, Reply], None, None]:
     """Each row with the answer to its text: from `model` if they are few or typed (`asks`), else
     from a crowd, which closing the generator ends."""
 
-    def answer(model: Model, rows: list[Row]) -> list[tuple[Row, Answer]]:
-        return list(zip(rows, model.batch([row[name] for row in rows]), strict=True))
+    def answer(model: Model, rows: list[Row]) -> list[tuple[Row, Reply]]:
+        return list(zip(rows, ask(model, rows), strict=True))
 
     first = [] if asks else list(islice(source, FEW + 1))
     source = chain(first, source)
@@ -95,7 +153,7 @@ def _answers(
             yield from chain.from_iterable(share(answer, pieces))
     else:
         for row in source:
-            yield row, model(row[name])
+            yield row, ask(model, [row])[0]
 
 
 def _read(file: Path | None, column: str | None) -> Iterator[Row]:
@@ -203,15 +261,19 @@ class _Written:
         else:
             self.partial.unlink()
 
-    def __call__(self, row: Row, answer: Answer) -> None:
-        told = row | {"answer": answer.label, "probability": round(answer.probability, 6)}
+    def __call__(self, row: Row, answer: Reply) -> None:
+        told = row | {"answer": str(answer), "probability": round(answer.probability, 6)}
         suffix = self.path.suffix.lower()
         if answer.sure is not None:
             told["sure"] = answer.sure if suffix == ".jsonl" else json.dumps(answer.sure)
         if suffix == ".jsonl":
-            told["probabilities"] = plain(answer)["probabilities"]
-            if self.multi:
-                told["answer"] = list(answer.labels)
+            said = plain(answer)
+            if isinstance(answer, Written):
+                told["answer"] = said["answer"]
+            else:
+                told["probabilities"] = said["probabilities"]
+                if self.multi:
+                    told["answer"] = said["labels"]
             self.file.write(json.dumps(told, ensure_ascii=False) + "\n")
             return
         if self.table is None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -441,3 +442,62 @@ def test_the_child_imports_nothing_of_the_heavy_rooms() -> None:
     ours = {name for name in loaded if name.startswith("bantam.")}
     assert ours == {"bantam.engine", "bantam.engine.llama_cpp"}
     assert not {"numpy", "torch", "polars", "psutil", "pydantic"} & set(loaded)
+
+
+def test_the_likeliest_tokens_are_those_of_the_softmax(
+    runtime: engine.Runtime, reference: Any
+) -> None:
+    for prompt in prompts(20, seed=8):
+        shares = llama_reference.after(reference, prompt).softmax(-1)
+        found = runtime.likeliest(prompt, 5)
+        assert [share for _, share in found] == sorted((s for _, s in found), reverse=True)
+        for token, share in found:
+            assert share == pytest.approx(float(shares[token]), abs=NEAR)
+        assert sum(share for _, share in found) == pytest.approx(
+            float(shares.topk(5).values.sum()), abs=NEAR
+        )
+
+
+def test_the_likeliest_may_be_a_part_of_a_character(tiny_model: Path, reference: Any) -> None:
+    """llama.cpp reports nothing of such a token when it is sampled; the list holds it all the same."""
+    with engine.start(tiny_model, threads=1, context=256) as started:
+        parts = [
+            prompt
+            for prompt in prompts(200, seed=9)
+            if "�" in started.detokenize([int(llama_reference.after(reference, prompt).argmax())])
+        ]
+        assert parts
+        for prompt in parts[:5]:
+            logits = llama_reference.after(reference, prompt)
+            assert started.likeliest(prompt, 1)[0][0] == int(logits.argmax())
+
+
+def plainly(runtime: engine.Runtime, tokens: int) -> Iterator[list[int]]:
+    """Prompts after which the random model happens to write no broken characters."""
+    for prompt in prompts(300, seed=10, top=270):
+        if (text := runtime.complete(prompt, tokens).text) and text.isascii():
+            yield prompt
+
+
+def test_complete_writes_what_generate_does(runtime: engine.Runtime) -> None:
+    for prompt in islice(plainly(runtime, 4), 5):
+        told = runtime.complete(prompt, 4)
+        assert told.text == "".join(runtime.generate(prompt, max_tokens=4))
+        assert told.tokens <= 4
+        assert told.log_probability < 0
+
+
+def test_complete_knows_how_likely_its_tokens_were(runtime: engine.Runtime, reference: Any) -> None:
+    for prompt in islice(plainly(runtime, 1), 5):
+        told = runtime.complete(prompt, 1)
+        shares = llama_reference.after(reference, prompt).softmax(-1)
+        assert told.log_probability == pytest.approx(float(shares.max().log()), abs=10 * NEAR)
+        assert not told.ended
+
+
+def test_complete_ends_before_a_stop_string(runtime: engine.Runtime) -> None:
+    for prompt in islice(plainly(runtime, 4), 5):
+        whole = runtime.complete(prompt, 4).text
+        told = runtime.complete(prompt, 4, [whole[-1]])
+        assert told.ended
+        assert told.text == whole[: whole.index(whole[-1])]

@@ -20,7 +20,7 @@ from bantam.kinds import Example
 from bantam.nets import load
 from bantam.nets.choose import shared_start
 from bantam.nets.decoder import Decoder
-from bantam.train import loop, stage, state
+from bantam.train import loop, stage, state, validation
 from bantam.train.plan import Plan
 from tiny_job import plan
 
@@ -38,8 +38,8 @@ def examples(tokenizer: Tokenizer) -> list[Example]:
 
 
 @pytest.fixture
-def judged(tokenizer: Tokenizer) -> stage.Validation:
-    return stage.Validation(tiny_job.TASK, tokenizer, tiny_job.VAL)
+def judged(tokenizer: Tokenizer) -> validation.Labels:
+    return validation.Labels(tiny_job.TASK, tokenizer, tiny_job.VAL)
 
 
 Told = list[dict[str, float]]
@@ -80,7 +80,7 @@ def metrics(folder: Path, but: tuple[str, ...] = ("seconds",)) -> Told:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_it_learns(
-    tune: Callable[..., Any], judged: stage.Validation, method: str, precision: str, tmp_path: Path
+    tune: Callable[..., Any], judged: validation.Labels, method: str, precision: str, tmp_path: Path
 ) -> None:
     told: Told = []
     made = plan(method=method, precision=precision, learning_rate=RATES[method], steps=36)
@@ -96,7 +96,7 @@ def test_it_learns(
 
 
 def test_what_does_not_learn_stays(
-    tune: Callable[..., Any], tiny_model: Path, judged: stage.Validation
+    tune: Callable[..., Any], tiny_model: Path, judged: validation.Labels
 ) -> None:
     base = weights(load.load(tiny_model))
     tuned = weights(tune(plan(method="full", steps=3), judged)[0])
@@ -141,7 +141,9 @@ def test_the_last_step_is_judged(tune: Callable[..., Any]) -> None:
     assert told[-1]["examples_seen"] == len(tiny_job.TRAIN)  # a whole pass
 
 
-def test_a_diverging_run_names_the_mend(tune: Callable[..., Any], judged: stage.Validation) -> None:
+def test_a_diverging_run_names_the_mend(
+    tune: Callable[..., Any], judged: validation.Labels
+) -> None:
     with pytest.raises(JobFailed, match="diverged") as error:
         tune(plan(method="full", learning_rate=1e30, warmup_steps=1), judged)
     assert "lower train.learning_rate (it was 1e+30)" in error.value.mend
@@ -186,7 +188,7 @@ def stopping(evaluate: loop.Evaluate, after: int) -> loop.Evaluate:
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_taken_up_it_ends_in_the_same_weights(
-    tune: Callable[..., Any], judged: stage.Validation, method: str, tmp_path: Path
+    tune: Callable[..., Any], judged: validation.Labels, method: str, tmp_path: Path
 ) -> None:
     made = plan(method=method, learning_rate=RATES[method], steps=20)
     whole, place = tune(made, judged)
@@ -205,7 +207,7 @@ def test_taken_up_it_ends_in_the_same_weights(
 
 
 def test_a_finished_run_is_not_run_again(
-    tune: Callable[..., Any], judged: stage.Validation
+    tune: Callable[..., Any], judged: validation.Labels
 ) -> None:
     whole, place = tune(plan(steps=6), judged)
     told: Told = []
@@ -216,7 +218,7 @@ def test_a_finished_run_is_not_run_again(
 
 
 def test_the_time_of_an_interrupted_run_counts(
-    tune: Callable[..., Any], judged: stage.Validation
+    tune: Callable[..., Any], judged: validation.Labels
 ) -> None:
     with pytest.raises(Stop):
         tune(plan(), stopping(judged, 2))
@@ -231,7 +233,7 @@ def test_the_time_of_an_interrupted_run_counts(
 
 @pytest.mark.parametrize("torn", ['{"step": 4, "loss"', '{"step": 1}', "\0" * 30 + "\n", "7\n"])
 def test_a_torn_line_of_metrics(
-    tune: Callable[..., Any], judged: stage.Validation, torn: str, tmp_path: Path
+    tune: Callable[..., Any], judged: validation.Labels, torn: str, tmp_path: Path
 ) -> None:
     with pytest.raises(Stop):
         tune(plan(steps=6), stopping(judged, 1))

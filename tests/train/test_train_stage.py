@@ -18,7 +18,7 @@ from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
 from bantam.kinds import classify, several
 from bantam.nets import load
-from bantam.train import device, loop, stage, state
+from bantam.train import device, loop, stage, state, validation
 from bantam.train.objective import answer_loss
 from tiny_job import plan
 
@@ -38,7 +38,7 @@ def test_merged_weights_judge_as_the_tuned_ones(
     assert merged.lm_head.weight is merged.model.embed_tokens.weight
 
     tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
-    judged = stage.Validation(tiny_job.TASK, tokenizer, tiny_job.VAL)
+    judged = validation.Labels(tiny_job.TASK, tokenizer, tiny_job.VAL)
     score, loss = judged(merged)
     result = state.Place(**json.loads((tmp_path / "train" / "result.json").read_text()))
     # The products were in bfloat16 while it was tuned, and are in float32 now.
@@ -68,8 +68,8 @@ def test_balanced_weights_are_those_of_scikit_learn(tiny_model: Path) -> None:
     examples = stage.examples_of(tiny_job.TASK, tokenizer, rows, balanced=True)
     wanted = compute_sample_weight("balanced", labels)
     assert [example.weight for example in examples] == pytest.approx(wanted)
-    plain = stage.Validation(tiny_job.TASK, tokenizer, rows)
-    balanced = stage.Validation(tiny_job.TASK, tokenizer, rows, balanced=True)
+    plain = validation.Labels(tiny_job.TASK, tokenizer, rows)
+    balanced = validation.Labels(tiny_job.TASK, tokenizer, rows, balanced=True)
     decoder = load.load(tiny_model)
     shares = plain.shares(decoder)
     answers = shares.argmax(axis=1)
@@ -110,7 +110,7 @@ def test_validation_of_several_labels(tiny_model: Path) -> None:
     tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
     task = classify.task("t", "What is it about?", sorted(multi_job.MARKS), multi=True)
     rows = multi_job.rows(24)
-    judged = stage.Validation(task, tokenizer, rows)
+    judged = validation.Labels(task, tokenizer, rows)
     decoder = load.load(tiny_model)
     shares = judged.shares(decoder)
     wanted = several.hot([output for _, output in rows], task.labels)
@@ -177,5 +177,5 @@ def test_shares_are_learned_in_place_of_labels(tiny_model: Path, tmp_path: Path)
         shares=[wanted] * len(tiny_job.TRAIN),
     )
     merged = stage.merged(tiny_model, made, tmp_path / "tuned.safetensors")
-    told = stage.Validation(task, tokenizer, tiny_job.VAL).shares(merged)
+    told = validation.Labels(task, tokenizer, tiny_job.VAL).shares(merged)
     assert told.mean(axis=0) == pytest.approx(list(wanted.values()), abs=0.1)

@@ -28,6 +28,16 @@ class Info:
     bytes: int  # of the weights
 
 
+@dataclass(frozen=True)
+class Completion:
+    """A text that a model wrote."""
+
+    text: str
+    tokens: int
+    log_probability: float  # of the tokens that were written, in nats
+    ended: bool  # by the model or a stop string; else its tokens were used up
+
+
 class Runtime(Protocol):
     """A running model. Prompts are token ids; several threads may ask at the same time.
 
@@ -68,6 +78,17 @@ class Runtime(Protocol):
         It ends at the model's own end token, at one of `end_ids`, before a `stop` string, after
         `max_tokens`, or when the context is full. Closing the iterator stops the work.
         """
+        ...
+
+    def likeliest(self, prompt: Sequence[int], count: int) -> list[tuple[int, float]]:
+        """The `count` likeliest next tokens with their probabilities, the likeliest first."""
+        ...
+
+    def complete(
+        self, prompt: Sequence[int], max_tokens: int, stop: Sequence[str] = ()
+    ) -> Completion:
+        """What follows the prompt when the likeliest token is taken each time, up to the model's
+        own end token, before a `stop` string, or up to `max_tokens`."""
         ...
 
     def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ import string
 import sys
 import threading
 from collections.abc import Callable, Set
+from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -55,6 +57,11 @@ class Model:
         if "error" in reply:
             raise Refused(reply["error"]["message"])
         return sorted(reply["choices"], key=lambda choice: int(choice["index"]))
+
+    @cached_property
+    def anchor(self) -> int:
+        """A token of plain text."""
+        return _anchor(self, [])
 
     def http(self, method: str, path: str, body: Any = None) -> Any:
         scheme, _, address = self.server.listening_address.partition("://")
@@ -174,6 +181,43 @@ def _anchor(model: Model, ids: list[int]) -> int:
     return free[0]
 
 
+def likeliest(model: Model, request: Request) -> list[tuple[int, float]]:
+    """[token, probability] pairs. What is sampled is lifted text, since llama.cpp reports nothing
+    for a token that is only part of a character; the list is from before the lift."""
+    (choice,) = model.complete(
+        prompt=[request["prompt"]],
+        n_predict=1,
+        samplers=["top_k"],
+        top_k=1,
+        n_probs=request["count"],
+        logit_bias=[(model.anchor, BIAS)],
+        cache_prompt=True,
+    )
+    top = choice["logprobs"]["content"][0]["top_logprobs"]
+    if any(one["logprob"] is None for one in top):
+        raise Refused("its logits are not numbers: the weights are broken")
+    return [(one["id"], math.exp(one["logprob"])) for one in top]
+
+
+def complete(model: Model, request: Request) -> dict[str, Any]:
+    (choice,) = model.complete(
+        prompt=[request["prompt"]],
+        n_predict=request["max_tokens"],
+        samplers=["top_k"],
+        top_k=1,
+        n_probs=1,
+        stop=request["stop"],
+        cache_prompt=True,
+    )
+    told = (choice["logprobs"] or {}).get("content") or []
+    return {
+        "text": choice["text"],
+        "tokens": len(told),
+        "log_probability": sum(token["logprob"] or 0.0 for token in told),
+        "ended": choice["finish_reason"] == "stop",
+    }
+
+
 def generate(
     model: Model, request: Request, say: Callable[[str], None], cancelled: threading.Event
 ) -> None:
@@ -236,7 +280,14 @@ def detokenize(model: Model, request: Request) -> Any:
     return model.http("POST", "/detokenize", {"tokens": request["ids"]})["content"]
 
 
-ANSWERS = {"choose": choose, "embed": embed, "tokenize": tokenize, "detokenize": detokenize}
+ANSWERS = {
+    "choose": choose,
+    "likeliest": likeliest,
+    "complete": complete,
+    "embed": embed,
+    "tokenize": tokenize,
+    "detokenize": detokenize,
+}
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 
 import psutil
 
-from bantam.engine import Info, cores
+from bantam.engine import Completion, Info, cores
 from bantam.errors import BadInput, JobFailed
 
 Reply = dict[str, Any]
@@ -137,6 +137,22 @@ class LlamaCpp:
             if question.number in self._waiting:
                 with suppress(JobFailed):  # then there is nothing left to cancel
                     self._write({"op": "cancel", "id": question.number})
+
+    def likeliest(self, prompt: Sequence[int], count: int) -> list[tuple[int, float]]:
+        self._check([prompt])
+        if count < 1:
+            raise ValueError("count must be at least 1")
+        found = self._answer("likeliest", prompt=prompt, count=count)
+        return [(id, probability) for id, probability in found]
+
+    def complete(
+        self, prompt: Sequence[int], max_tokens: int, stop: Sequence[str] = ()
+    ) -> Completion:
+        self._check([prompt])
+        if max_tokens < 1:
+            raise ValueError("max_tokens must be at least 1")
+        asked = {"prompt": prompt, "max_tokens": max_tokens, "stop": stop}
+        return Completion(**self._answer("complete", **asked))
 
     def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
         if not self._embeddings:

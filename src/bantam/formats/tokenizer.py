@@ -60,8 +60,8 @@ class Tokenizer:
     """A tokenizer of a known kind.
 
     `bos_id` and `eos_id` are None when the file names none; `end_ids` are all tokens that end an
-    answer (end of text, end of turn); `add_bos` says whether a prompt begins with `bos_id`, which
-    the caller puts there: `encode` adds nothing.
+    answer (end of text, end of turn), `control` those that are no text; `add_bos` says whether a
+    prompt begins with `bos_id`, which the caller puts there: `encode` adds nothing.
     """
 
     def __init__(self, metadata: dict[str, Any], origin: str | Path) -> None:
@@ -90,11 +90,11 @@ class Tokenizer:
         self.add_bos: bool = add_bos and self.bos_id is not None
         self.chat_template: str | None = _value(metadata, "chat_template", str, origin)
 
-        self._control = frozenset(i for i, t in enumerate(self._types) if t in (UNKNOWN, CONTROL))
+        self.control = frozenset(i for i, t in enumerate(self._types) if t in (UNKNOWN, CONTROL))
         special = [i for i, t in enumerate(self._types) if t in (UNKNOWN, CONTROL, USER_DEFINED)]
         # The longest first, as the runtime looks for them.
         special.sort(key=lambda id: -len(self._tokens[id].encode()))
-        self._special = {True: special, False: [i for i in special if i not in self._control]}
+        self._special = {True: special, False: [i for i in special if i not in self.control]}
         self._text = self._text_encoder(metadata, pre, origin)
 
     def _text_encoder(
@@ -105,7 +105,7 @@ class Tokenizer:
             merges = _value(metadata, "merges", list, origin)
             if merges is None or not set(map(type, merges)) <= {str}:
                 raise broken(origin, "it has no list of merges")
-            return ByteLevel(self._ids, self._control, merges, pre, origin)
+            return ByteLevel(self._ids, self.control, merges, pre, origin)
         if self._model == "llama":
             scores = _value(metadata, "scores", list, origin) or []
             prefix = _value(metadata, "add_space_prefix", bool, origin)
@@ -165,7 +165,7 @@ class Tokenizer:
 
         Bytes that are no UTF-8 become U+FFFD. A space that `encode` put before is taken away.
         """
-        kept = (id for id in ids if keep_special or id not in self._control)
+        kept = (id for id in ids if keep_special or id not in self.control)
         text = b"".join(map(self._bytes, kept)).decode(errors="replace")
         spaced = isinstance(self._text, SentencePiece) and self._text.prefix
         return text.removeprefix(" ") if spaced else text
@@ -175,6 +175,11 @@ class Tokenizer:
         if kind == NORMAL:
             return self._text.decode(token)
         return bytes([int(token[3:5], 16)]) if kind == BYTE else token.encode()
+
+    @property
+    def pieces(self) -> list[bytes]:
+        """The bytes of every token, by its id."""
+        return [self._bytes(id) for id in range(self.vocab_size)]
 
     def token_id(self, token: str) -> int | None:
         """The id of the token that is written so in the vocabulary."""
@@ -192,7 +197,7 @@ class Tokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         full = self._text.library()
-        added = [(self._tokens[id], id in self._control) for id in sorted(self._special[True])]
+        added = [(self._tokens[id], id in self.control) for id in sorted(self._special[True])]
         full.add_tokens(
             [AddedToken(text, special=control, normalized=False) for text, control in added]
         )

@@ -8,6 +8,7 @@ def card(run: dict[str, Any]) -> str:
     verdict, lock = run.get("verdict") or {}, run.get("lock") or {}
     text, plan = run.get("text") or {}, run.get("plan") or {}
     multi = bool(verdict) and verdict["model"]["scores"].get("micro_f1") is not None
+    kind = verdict.get("kind", "classify")
     lines = [f"# {verdict.get('task', run['name'])}", ""]
     if verdict:
         lines += [verdict["sentence"], "", *_scores(verdict), ""]
@@ -35,10 +36,7 @@ def card(run: dict[str, Any]) -> str:
         "## Limits",
         "",
         f"The scores hold for texts like those of the {verdict.get('test_rows', '')} test rows, "
-        "which were held out and scored once. The model answers every text with "
-        f"{'those of' if multi else 'one of'} its labels"
-        f"{' that it finds to apply' if multi else ''}, "
-        "also a text that has nothing to do with them.",
+        f"which were held out and scored once. {_answers(kind, multi)}",
         "",
     ]
     if sure := verdict.get("sure"):
@@ -53,10 +51,24 @@ def card(run: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _answers(kind: str, multi: bool) -> str:
+    if kind == "extract":
+        return (
+            "The model's JSON always follows its schema; that its values are right is what the "
+            "scores tell. A text that has none of them gets an answer too."
+        )
+    if kind == "generate":
+        return "The model writes what looks like its examples; it may write what is not so."
+    which = "those of its labels that it finds to apply" if multi else "one of its labels"
+    return (
+        f"The model answers every text with {which}, also a text that has nothing to do with them."
+    )
+
+
 def _scores(verdict: dict[str, Any]) -> list[str]:
     multi = verdict["model"]["scores"].get("micro_f1") is not None
     rows = [
-        f"| model | accuracy {'| micro F1 | macro F1 ' if multi else ''}"
+        f"| model | {_metric(verdict)} {'| micro F1 | macro F1 ' if multi else ''}"
         "| 95% interval | p50 ms | MB | against it |",
         f"|---|---{'|---|---' if multi else ''}|---|---|---|---|",
     ]
@@ -77,6 +89,10 @@ def _scores(verdict: dict[str, Any]) -> list[str]:
             f"| {'' if size is None else f'{size / 1e6:.1f}'} | {against} |"
         )
     return rows
+
+
+def _metric(verdict: dict[str, Any]) -> str:
+    return str(verdict["metric"]).replace("_", " ")
 
 
 def _cell(text: str) -> str:

@@ -180,7 +180,7 @@ def _alone(found: Judged, name: str, path: Path, ask: Ask, rows: Rows, advance: 
         memory = model.runtime.peak_memory_bytes
     size, digest = path.stat().st_size, runs.file_sha256(path)
     found.system |= {"file": path.name, "sha256": digest, "bytes": size}
-    found.system |= {"peak_memory_bytes": memory} | _quantiles(found.latencies)
+    found.system |= {"peak_memory_bytes": memory} | quantiles(found.latencies)
     return found
 
 
@@ -218,7 +218,7 @@ def _simple(name: str, task: kinds.Task, rows: Rows, states: States, advance: Ad
     found.thresholds = fitted.thresholds
     found.latencies = _latencies(name, predict, rows.texts("test"), advance)
     choice = fitted.choice | {"validation_score": fitted.validation_score}
-    found.system |= {"bytes": fitted.bytes, "choice": choice} | _quantiles(found.latencies)
+    found.system |= {"bytes": fitted.bytes, "choice": choice} | quantiles(found.latencies)
     return found
 
 
@@ -237,20 +237,26 @@ def _latencies(
     name: str, predict: Predict, texts: Sequence[str], advance: Advance
 ) -> dict[int, float]:
     """Milliseconds a request for rows spread evenly over the test rows."""
-    places = np.linspace(0, len(texts) - 1, min(LATENCY_ROWS, len(texts))).astype(int).tolist()
-    for place in places[:WARM_UP]:
+    chosen = places(len(texts), LATENCY_ROWS)
+    for place in chosen[:WARM_UP]:
         predict([texts[place]])
     taken = {}
-    for count, place in enumerate(places, 1):
+    for count, place in enumerate(chosen, 1):
         began = time.perf_counter()
         predict([texts[place]])
         taken[place] = (time.perf_counter() - began) * 1000
         if count % 10 == 0:
-            advance(f"{name}: one at a time", count, len(places))
+            advance(f"{name}: one at a time", count, len(chosen))
     return taken
 
 
-def _quantiles(latencies: dict[int, float]) -> dict[str, float]:
+def places(rows: int, most: int) -> list[int]:
+    """Row numbers spread evenly, at most so many."""
+    found: list[int] = np.linspace(0, rows - 1, min(most, rows)).astype(int).tolist()
+    return found
+
+
+def quantiles(latencies: dict[int, float]) -> dict[str, float]:
     p50, p95 = np.percentile(list(latencies.values()), [50, 95])
     return {"latency_p50_ms": float(p50), "latency_p95_ms": float(p95)}
 

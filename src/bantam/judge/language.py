@@ -15,15 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bantam import kinds
-from bantam.errors import BadInput
-from bantam.formats import chat
+from bantam.judge import chat_form
 from bantam.judge.crowd import Ask, Crowd
 from bantam.judge.metrics import best_thresholds, log_loss
 from bantam.kinds import classify, several
 from bantam.model import Model
 from bantam.recipe import HOLE
 
-MARK = "\ue000"  # stands for the text while a prompt is written
 ROUND = 32  # validation rows that a prompt is tried on before the worse half is dropped
 LONGEST = 400  # characters of a shot
 
@@ -136,7 +134,7 @@ def zero_shot(model: Model, task: kinds.Task, written: Sequence[str]) -> dict[st
 
     `written` are more prompts, each with a hole for the text.
     """
-    prompts = {"plain": task, "labels named": _named(task)} | _chat(model, _named(task))
+    prompts = {"plain": task, "labels named": _named(task)} | chat_form.prompts(model, _named(task))
     prompts |= _own(task, written)
     fitting = {
         name: _cut(model, prompt) for name, prompt in prompts.items() if _fits(model, prompt)
@@ -243,27 +241,6 @@ def _instruction(task: kinds.Task) -> str:
 
 def _named(task: kinds.Task) -> kinds.Task:
     return replace(task, before=((f"{_instruction(task)}\n\n{classify.CUE}", False),))
-
-
-def _chat(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:
-    """The prompt in the model's own chat form; none when it has no sound chat template."""
-    template = model.file.metadata.get("tokenizer.chat_template")
-    if not isinstance(template, str):
-        return {}
-    content = "".join(text for text, _ in task.before) + MARK
-    try:
-        segments = chat.render(template, [{"role": "user", "content": content}])
-    except BadInput:
-        return {}
-    before: list[kinds.Segment] = []
-    after: list[kinds.Segment] = []
-    for text, trusted in segments:
-        left, mark, right = text.partition(MARK)
-        (after if after else before).append((left, trusted))
-        if mark:
-            after.append((right, trusted))
-    asked = replace(task, before=tuple(before), after=tuple(after), answer="{}")
-    return {"chat": asked} if after else {}
 
 
 def _calibrated(rows: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:

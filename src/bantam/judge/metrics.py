@@ -48,12 +48,12 @@ def classification(
     bins = None
     if probabilities is not None:
         confidence = probabilities[np.arange(len(answered)), answered]
-        bins = _reliability(np.where(answered >= 0, confidence, 0.0), wanted == answered)
+        bins = reliability(np.where(answered >= 0, confidence, 0.0), wanted == answered)
     return {
         "accuracy": float(np.mean(wanted == answered)),
         "macro_f1": _macro_f1(per_class),
         "micro_f1": None,
-        "ece": None if bins is None else _ece(bins),
+        "ece": None if bins is None else expected_error(bins),
         "log_loss": None if probabilities is None else log_loss(wanted, probabilities),
         "per_class": per_class,
         "confusion": confusion.tolist(),
@@ -84,12 +84,12 @@ def label_sets(
         probabilities = None
     bins = None
     if probabilities is not None:
-        bins = _reliability(probabilities.ravel(), wanted.ravel())
+        bins = reliability(probabilities.ravel(), wanted.ravel())
     return {
         "accuracy": float((wanted == given).all(axis=1).mean()),
         "macro_f1": _macro_f1(per_class),
         "micro_f1": several.micro_f1(given, wanted),
-        "ece": None if bins is None else _ece(bins),
+        "ece": None if bins is None else expected_error(bins),
         "log_loss": None
         if probabilities is None
         else float(several.log_loss(probabilities, wanted).mean()),
@@ -113,9 +113,7 @@ def best_thresholds(
     return ways[best], rights[best]
 
 
-def coverage(
-    probability: NDArray[np.float64], right: NDArray[np.bool_]
-) -> list[tuple[float, float]]:
+def coverage(probability: NDArray[np.float64], right: NDArray[Any]) -> list[tuple[float, float]]:
     """The risk-coverage curve (Geifman and El-Yaniv 2017, arXiv 1705.08500), as accuracy: which
     share of the rows the surest answers are, and which share of these is right.
 
@@ -172,8 +170,9 @@ def _per_class(
     ]
 
 
-def _reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """The bins (low, high] that hold rows: how sure the answers were and how many were right."""
+def reliability(confidence: NDArray[np.float64], right: NDArray[Any]) -> list[dict[str, Any]]:
+    """The bins (low, high] that hold rows: how sure the answers were and how many were right, or
+    how good they were on the mean, where `right` [rows] are scores."""
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     return [
         {
@@ -188,6 +187,7 @@ def _reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> l
     ]
 
 
-def _ece(bins: list[dict[str, Any]]) -> float:
+def expected_error(bins: list[dict[str, Any]]) -> float:
+    """The expected calibration error of `reliability`'s bins."""
     rows = sum(b["rows"] for b in bins)
     return float(sum(b["rows"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / rows)

@@ -34,10 +34,11 @@ def report(run: Json) -> str:
     """The page as HTML text, from what `read_run` returns (any part of it may be missing)."""
     run = loose.cleaned(run)
     verdict, plan = loose.part(run.get("verdict")), loose.part(run.get("plan"))
-    metric = words.spaced(verdict.get("metric") or "score")
+    metric = report_verdict.named(verdict.get("metric"))
     models, stages = report_verdict.models(verdict), loose.rows(run.get("ledger"))
     scores = loose.part(loose.part(verdict.get("model")).get("scores"))
-    per_class = loose.rows(scores.get("per_class"))
+    fields = loose.rows(scores.get("per_field")) + loose.rows(scores.get("per_span"))
+    per_class = loose.rows(scores.get("per_class")) or fields
     multi = loose.number(scores.get("micro_f1")) is not None
     even = math.log(max(len(per_class), 1))
     return _template().render(
@@ -53,7 +54,10 @@ def report(run: Json) -> str:
         costs=report_verdict.costs(models, metric),
         confusion=report_verdict.confusion(per_class, loose.items(scores.get("confusion"))),
         per_class=report_verdict.by_label(per_class),
+        fields=bool(fields),
+        beside=report_verdict.beside(verdict.get("metric"), models),
         reliability=report_verdict.reliability(scores, multi),
+        goodness="good" if verdict.get("metric") == "chrf" else "right",
         coverage=None
         if multi
         else report_verdict.coverage(
@@ -105,17 +109,22 @@ def _json_lines(path: Path) -> list[Any]:
 
 
 def _mistakes(predictions: Path) -> list[Json]:
-    """The wrong answers that the model was surest of, with their texts."""
+    """The wrong answers that the model was surest of, with their texts; of written texts those
+    that are furthest from a reference."""
     texts = polars.scan_parquet(predictions.parents[1] / "text" / "test.parquet").select(
         "id", "file", "row", polars.col("input").str.slice(0, loose.LONGEST)
     )
-    return (
-        polars.scan_parquet(predictions)
-        .filter(
-            polars.col("model") == "ours", polars.col("answer").ne_missing(polars.col("expected"))
+    table = polars.read_parquet(predictions).filter(polars.col("model") == "ours").lazy()
+    if "score" in table.collect_schema():
+        table = table.filter(polars.col("score") < 1).sort(
+            "score", "probability", "id", descending=[False, True, False], nulls_last=True
         )
-        .sort("probability", "id", descending=[True, False], nulls_last=True)
-        .select("id", "expected", "answer", "probability")
+    else:
+        table = table.filter(polars.col("answer").ne_missing(polars.col("expected"))).sort(
+            "probability", "id", descending=[True, False], nulls_last=True
+        )
+    return (
+        table.select("id", "expected", "answer", "probability")
         .head(MISTAKES)
         .join(texts.unique("id"), on="id", how="left", maintain_order="left")
         .collect()
@@ -125,14 +134,17 @@ def _mistakes(predictions: Path) -> list[Json]:
 
 def _coverage(predictions: Path) -> list[Json]:
     """For each model how many of its surest answers are right, by how many are counted."""
-    table = polars.read_parquet(predictions, columns=["model", "expected", "answer", "probability"])
+    table = polars.read_parquet(predictions)
     table = table.filter(polars.col("probability").is_finite())
+    if "score" not in table.columns:
+        right = (polars.col("answer") == polars.col("expected")).fill_null(False)
+        table = table.with_columns(right.cast(polars.Float64).alias("score"))
     return [
         {
             "name": name,
             "points": metrics.coverage(
                 of_it["probability"].to_numpy(),
-                (of_it["answer"] == of_it["expected"]).fill_null(False).to_numpy(),
+                of_it["score"].to_numpy(),
             ),
         }
         for (name,), of_it in table.group_by("model", maintain_order=True)

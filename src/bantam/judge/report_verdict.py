@@ -17,7 +17,40 @@ from bantam.kinds import several
 
 PAIRS = 10  # how many of the pairs most often confused
 CELLS = 20  # labels in the confusion matrix, and in the first part of the table per label
+METRICS = {"exact_match": "exactly right", "call_match": "calls right", "chrf": "chrF"}
+# What else is told of written answers, by the metric that they are judged by.
+BESIDE = {
+    "exact_match": ("precision", "recall", "f1", "span_f1"),
+    "call_match": ("function_match", "called_match", "none_match"),
+    "chrf": ("exact_match", "bleu", "rouge1", "rougeL", "length_ratio", "copied", "invented"),
+}
 OUTCOMES = {"win": "beats", "tie": "ties with", "loss": "loses to"}
+
+
+def named(metric: object) -> str:
+    """A metric as people read it."""
+    return METRICS.get(str(metric)) or words.spaced(metric or "score")
+
+
+def beside(metric: object, models: Sequence[Json]) -> Json | None:
+    """What else the scores of written answers say: its names, and a row a model."""
+    names = BESIDE.get(str(metric), ())
+    rows = [
+        {**model, "values": [loose.number(loose.part(model.get("scores")).get(n)) for n in names]}
+        for model in models
+    ]
+    known = [at for at in range(len(names)) if any(row["values"][at] is not None for row in rows)]
+    if not known:
+        return None
+    shown = [row | {"values": [row["values"][at] for at in known]} for row in rows]
+    free = next(
+        (loose.part(m.get("scores")).get("parsed_freely") for m in models if m["ours"]), None
+    )
+    return {
+        "names": [words.spaced(names[at]).replace("f1", "F1") for at in known],
+        "rows": shown,
+        "free": loose.number(free),
+    }
 
 
 def models(verdict: Json) -> list[Json]:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+GRAIN = 100  # parts of a score that is neither 0 nor 1
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -31,13 +33,15 @@ def bootstrap_interval(
     repeats: int = 2000,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Interval of the share of right rows; `correct` is `[rows]` of 0 or 1.
+    """Interval of the mean score; `correct` is `[rows]` of 0 or 1, or between.
 
     Cluster bootstrap, percentiles widened for few groups (see `_interval`). Depends on the seed
     but not on the order of the rows.
     """
-    sums, sizes = _by_group(np.asarray(correct, dtype=np.int64), groups)
-    return _interval(sums, sizes, (0.0, 1.0), seed, repeats, level)
+    values, grain = _whole(correct)
+    sums, sizes = _by_group(values, groups)
+    low, high = _interval(sums, sizes, (0.0, float(grain)), seed, repeats, level)
+    return low / grain, high / grain
 
 
 def paired(
@@ -49,17 +53,18 @@ def paired(
     repeats: int = 2000,
     level: float = 0.95,
 ) -> Paired:
-    """Compare two models on the same rows; `ours` and `theirs` are `[rows]` of 0 or 1.
+    """Compare two models on the same rows; `ours` and `theirs` are `[rows]` of 0 or 1, or between.
 
     The interval is the paired cluster bootstrap's. The p-value is two-sided, of the sign-flip
     permutation test: if the models were alike, swapping their answers on a whole group would change
     nothing. All 2^groups swaps are counted, so it needs no seed; with every row its own group it is
     the exact McNemar test.
     """
-    change = np.asarray(ours, dtype=np.int64) - np.asarray(theirs, dtype=np.int64)
+    change, grain = _whole(np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float))
     sums, sizes = _by_group(change, groups)
-    low, high = _interval(sums, sizes, (-1.0, 1.0), seed, repeats, level)
-    return Paired(float(sums.sum() / sizes.sum()), low, high, _sign_flip_p_value(sums))
+    low, high = _interval(sums, sizes, (-float(grain), float(grain)), seed, repeats, level)
+    mean = float(sums.sum() / sizes.sum()) / grain
+    return Paired(mean, low / grain, high / grain, _sign_flip_p_value(sums))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -80,13 +85,13 @@ def smallest_detectable_difference(
     level: float = 0.05,
     power: float = 0.8,
 ) -> float | None:
-    """The smallest true difference in accuracy that these rows would show `power` of the time.
+    """The smallest true difference in score that these rows would show `power` of the time.
 
     "Show" is a two-sided p below `level` for one comparison. From the observed paired standard
     error over groups and Student's t: (t[1 - level/2] + t[power]) * error. None where no difference
     could show: the sign-flip test of n groups that differ never gives less than 2^(1 - n).
     """
-    change = np.asarray(ours, dtype=np.int64) - np.asarray(theirs, dtype=np.int64)
+    change, grain = _whole(np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float))
     sums, sizes = _by_group(change, groups)
     count, rows = len(sums), sizes.sum()
     must_differ = math.floor(1 - math.log2(level)) + 1
@@ -97,8 +102,15 @@ def smallest_detectable_difference(
     freedom = count - 1
     shown = (stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(power, freedom)) * error
     # Two models that agree everywhere have no spread, yet this many rows would have to change.
-    smallest = max(float(shown), must_differ / rows)
+    smallest = max(float(shown), must_differ / rows) / grain
     return float(smallest) if smallest <= 1 else None
+
+
+def _whole(values: ArrayLike) -> tuple[NDArray[np.int64], int]:
+    """Scores or their differences as whole numbers, and how many of these make one."""
+    array = np.asarray(values, dtype=float)
+    grain = 1 if np.array_equal(array, np.rint(array)) else GRAIN
+    return np.rint(array * grain).astype(np.int64), grain
 
 
 def _by_group(

@@ -19,7 +19,7 @@ from bantam.judge import statistics
 from bantam.judge.metrics import classification, label_sets
 
 OURS = "ours"
-NO_LANGUAGE_MODEL = ("majority", "tfidf")
+NO_LANGUAGE_MODEL = ("majority", "tfidf", "patterns", "nearest", "tagger", "lead")
 SIGNIFICANT = 0.05
 COARSE = 0.05  # a test that misses differences of 5 points is called too small
 
@@ -87,6 +87,52 @@ class Scores(Part):
     )
 
 
+class FieldScore(LabelScore):
+    """Of one field of the records, or one label of their spans."""
+
+
+class WrittenScores(Part):
+    """Of ours only, by the probabilities of its answers; null for rivals."""
+
+    ece: Number = None
+    reliability: list[Bin] | None = None
+    parsed_freely: Number = Field(
+        None, description="share that follow the schema where nothing holds the answers to it"
+    )
+
+
+class RecordScores(WrittenScores):
+    exact_match: float
+    parsed: float = Field(description="share of the answers that are JSON")
+    precision: Number = Field(description="of the fields of all rows together, as are the next two")
+    recall: Number
+    f1: Number
+    macro_f1: Number = Field(description="mean over the fields")
+    per_field: list[FieldScore]
+    span_f1: Number = Field(description="of entity spans; null: there are none")
+    per_span: list[FieldScore] | None
+
+
+class CallScores(WrittenScores):
+    call_match: float
+    function_match: float = Field(description="share with the right functions in order")
+    called_match: Number = Field(description="of the rows that want a call")
+    none_match: Number = Field(description="of the rows that want none")
+    parsed: float
+
+
+class TextScores(WrittenScores):
+    exact_match: float
+    chrf: float
+    bleu: float
+    rouge1: float
+    rouge2: float
+    rougeL: float
+    length_ratio: Number
+    copied: Number = Field(description="share of the answers' words that stand in the input")
+    invented: Number = Field(description="share that stand in neither input nor reference")
+
+
 class System(Part):
     name: str
     file: str | None
@@ -94,7 +140,7 @@ class System(Part):
     score: float
     score_low: float
     score_high: float
-    scores: Scores
+    scores: Scores | RecordScores | CallScores | TextScores
     latency_p50_ms: Number
     latency_p95_ms: Number
     items_per_second: Number
@@ -129,7 +175,7 @@ class Verdict(Part):
     schema_: Literal[1] = Field(alias="schema")
     task: str
     kind: str
-    metric: Literal["accuracy"]
+    metric: Literal["accuracy", "exact_match", "call_match", "chrf"]
     test_rows: int
     model: System
     rivals: list[Rival]
@@ -155,6 +201,7 @@ def verdict(
     seed: int,
     multi: bool = False,
     sure: float | None = None,
+    summaries: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The contract above as plain data, ready for JSON.
 
@@ -163,7 +210,9 @@ def verdict(
     items_per_second, peak_memory_bytes and bytes, each or all of which may be missing. `limits` are
     in bytes (size, memory) and milliseconds (latency). With `multi` expected and answered are sets
     of labels, as `kinds.several.joined` writes them. `sure` is the share of the sure answers that
-    should be right; then the column of this name says which of ours are.
+    should be right; then the column of this name says which of ours are. `summaries` are the scores
+    of the models by their names where answers are written; then the column `score` says how good
+    each is, from 0 to 1.
 
     Raises JobFailed unless every model answered the same rows once; BadInput as `classification`.
     """
@@ -181,14 +230,23 @@ def verdict(
     # A row without a group is a group of its own.
     groups = ours.select(pl.coalesce("group", "id")).to_series().to_list()
     right = {name: _right(table) for name, table in [(OURS, ours), *tables.items()]}
-    model = _system(OURS, ours, labels, systems.get(OURS), groups, seed, multi)
+
+    def system(name: str, table: pl.DataFrame) -> dict[str, Any]:
+        summary = _labels(table, labels, multi) if summaries is None else summaries[name]
+        low, high = statistics.bootstrap_interval(right[name], groups, seed=seed)
+        interval = {"score": float(right[name].mean()), "score_low": low, "score_high": high}
+        measured = systems.get(name) or {}
+        told = {key: measured.get(key) for key in MEASURED}
+        return {"name": name, **interval, "scores": summary, **told}
+
+    model = system(OURS, ours)
     pairs = {
         name: statistics.paired(right[OURS], right[name], groups, seed=seed) for name in tables
     }
     p_values = statistics.holm([pair.p_value for pair in pairs.values()])
     rivals = [
         {
-            **_system(name, tables[name], labels, systems.get(name), groups, seed, multi),
+            **system(name, tables[name]),
             "difference": pair.difference,
             "difference_low": pair.low,
             "difference_high": pair.high,
@@ -218,7 +276,9 @@ def verdict(
             "limits": kept,
             "sure": relied,
             "data": dict(data),
-            "sentence": _sentence(model, rivals, ours.height, strongest, smallest, kept, relied),
+            "sentence": _sentence(
+                metric, model, rivals, ours.height, strongest, smallest, kept, relied
+            ),
         }
     )
     return checked.model_dump(mode="json", by_alias=True)
@@ -234,36 +294,25 @@ def positive(verdict: Mapping[str, Any]) -> bool:
     return beaten and all(limit["kept"] for limit in verdict["limits"])
 
 
-def _right(table: pl.DataFrame) -> NDArray[np.bool_]:
-    """Whether each row was answered right; a missing answer was not."""
-    return (table["answer"] == table["expected"]).fill_null(False).to_numpy()
+def _right(table: pl.DataFrame) -> NDArray[np.float64]:
+    """How good each row's answer is, 0 to 1; a missing label is wrong."""
+    if "score" in table.columns:
+        return table["score"].to_numpy()
+    found: NDArray[np.float64] = (
+        (table["answer"] == table["expected"]).fill_null(False).cast(pl.Float64).to_numpy()
+    )
+    return found
 
 
-def _system(
-    name: str,
-    table: pl.DataFrame,
-    labels: Sequence[str],
-    measured: Mapping[str, Any] | None,
-    groups: Sequence[str],
-    seed: int,
-    multi: bool,
-) -> dict[str, Any]:
-    right = _right(table)
+def _labels(table: pl.DataFrame, labels: Sequence[str], multi: bool) -> dict[str, Any]:
+    """The scores of a model whose answers are labels."""
     scored = label_sets if multi else classification
-    low, high = statistics.bootstrap_interval(right, groups, seed=seed)
-    return {
-        "name": name,
-        "score": float(right.mean()),
-        "score_low": low,
-        "score_high": high,
-        "scores": scored(
-            table["expected"].to_list(),
-            table["answer"].fill_null("").to_list(),
-            _probabilities(table["probabilities"], len(labels)),
-            labels,
-        ),
-        **{key: (measured or {}).get(key) for key in MEASURED},
-    }
+    return scored(
+        table["expected"].to_list(),
+        table["answer"].fill_null("").to_list(),
+        _probabilities(table["probabilities"], len(labels)),
+        labels,
+    )
 
 
 def _probabilities(column: pl.Series, labels: int) -> NDArray[np.float64] | None:
@@ -290,7 +339,7 @@ def _limit(name: str, wanted: float, model: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _sure(
-    wanted: float, right: NDArray[np.bool_], sure: pl.Series, groups: Sequence[str], seed: int
+    wanted: float, right: NDArray[np.float64], sure: pl.Series, groups: Sequence[str], seed: int
 ) -> dict[str, Any]:
     """What share of the rows is answered surely, and how many of these answers are right."""
     here = sure.to_numpy().astype(bool)
@@ -302,6 +351,7 @@ def _sure(
 
 
 def _sentence(
+    metric: str,
     model: Mapping[str, Any],
     rivals: Sequence[Mapping[str, Any]],
     rows: int,
@@ -311,13 +361,17 @@ def _sentence(
     sure: Mapping[str, Any] | None,
 ) -> str:
     """The verdict in plain words: the scores in one sentence, what to beware of after it."""
-    what, more, micro = "right", "", model["scores"]["micro_f1"]
-    if micro is not None:
-        what, more = "right with all their labels and no other", f"; micro-F1 {micro:.3f}"
-    score = (
-        f"The model got {model['score']:.1%} of {rows:,} unseen rows {what} (95% interval "
-        f"{model['score_low']:.1%} to {model['score_high']:.1%}{more})"
-    )
+    interval = f"95% interval {model['score_low']:.1%} to {model['score_high']:.1%}"
+    if metric == "chrf":
+        score = (
+            f"The model's answers to {rows:,} unseen rows reached a chrF of {model['score']:.1%}"
+        )
+        score += f" ({interval})"
+    else:
+        what, more = _what(metric, model["scores"])
+        score = (
+            f"The model got {model['score']:.1%} of {rows:,} unseen rows {what} ({interval}{more})"
+        )
     contests = [
         f"{verb} {_and([_against(rival) for rival in rivals if rival['outcome'] == outcome])}"
         for outcome, verb in (("win", "beat"), ("tie", "tied with"), ("loss", "lost to"))
@@ -350,6 +404,17 @@ def _sentence(
         said.append(_power(strongest, smallest))
     said.extend(_broken(limit) for limit in limits if not limit["kept"])
     return " ".join(said)
+
+
+def _what(metric: str, scores: Mapping[str, Any]) -> tuple[str, str]:
+    """What was right of the rows, and what else to know of it."""
+    if metric == "exact_match":
+        return "exactly right", f"; F1 over fields {scores['f1']:.3f}" if scores["f1"] else ""
+    if metric == "call_match":
+        return "right, function and arguments", ""
+    if scores["micro_f1"] is not None:
+        return "right with all their labels and no other", f"; micro-F1 {scores['micro_f1']:.3f}"
+    return "right", ""
 
 
 def _apart_but_tied(rival: Mapping[str, Any]) -> bool:

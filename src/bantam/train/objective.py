@@ -2,7 +2,8 @@
 
 An answer with shares is learned towards them (cross-entropy with their distribution).
 Of an answer with several targets each candidate is learned against the last one by itself: binary
-cross-entropy on the difference of the two logits, summed.
+cross-entropy on the difference of the two logits, summed. Of an answer without candidates a token
+of the whole vocabulary is learned.
 """
 
 from collections import defaultdict
@@ -15,14 +16,15 @@ from torch import Tensor
 from bantam.kinds import Answer, Example
 from bantam.nets.choose import pad
 from bantam.nets.decoder import Decoder, balance_loss
+from bantam.nets.head import vocabulary_loss
 
 
 def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) -> Tensor:
     """The mean over examples of the weighted sum of their answers' losses, in nats.
 
-    The head is computed for the candidates at the answer positions alone, never for the vocabulary;
-    `start`, the tokens that every example begins with, is computed once for the whole batch. A
-    mixture of experts is also kept from using few of them.
+    The head is computed at the answer positions alone, and for their candidates alone; `start`,
+    the tokens that every example begins with, is computed once for the whole batch. A mixture of
+    experts is also kept from using few of them.
     """
     where = decoder.lm_head.weight.device
     shared = torch.tensor(start, device=where) if start else None
@@ -37,6 +39,11 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
     for (candidates, several), found in places.items():
         at = [(row, answer.position - len(start)) for row, answer in found]
         rows, positions = torch.tensor(at, device=where).unbind(1)
+        if not candidates:
+            tokens = torch.tensor([answer.target for _, answer in found], device=where)
+            here = states[rows, positions]
+            losses.append(vocabulary_loss(decoder, here, tokens, weights[rows]))
+            continue
         logits = decoder.logits(states[rows, positions], list(candidates))
         wanted = _wanted([answer for _, answer in found]).to(where)
         if several:

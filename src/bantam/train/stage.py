@@ -19,25 +19,25 @@ from scipy.special import expit, logit, softmax
 
 from bantam import runs
 from bantam.formats.tokenizer import Tokenizer
-from bantam.kinds import Example, Task, classify, several, sure
+from bantam.kinds import Answer, Example, Row, Task, classify, several, sure, texts
 from bantam.nets import load as files
-from bantam.nets.choose import choose, pad, shared_start
+from bantam.nets.choose import pad, shared_start
 from bantam.nets.decoder import Decoder
 from bantam.nets.lora import merge_lora
 from bantam.progress import Advance
-from bantam.train import device, loop, state
+from bantam.train import device, loop, state, validation
 from bantam.train.plan import Plan
+from bantam.train.validation import Rows
 
 FEWEST_TO_CALIBRATE = 40  # validation rows
 
-Pairs = Sequence[tuple[str, str]]  # text and label
 Shares = Sequence[Mapping[str, float] | None]  # of each row, how much of its answer each label is
 
 
 def examples_of(
     task: Task,
     tokenizer: Tokenizer,
-    rows: Pairs,
+    rows: Rows,
     balanced: bool = False,
     shares: Shares = (),
 ) -> list[Example]:
@@ -45,25 +45,38 @@ def examples_of(
 
     `shares`, if any, are one a row.
     """
+    if task.kind != "classify":
+        return _written(task, tokenizer, rows)
     start = tokenizer.start
     tree = classify.label_tree(task, tokenizer.encode, tokenizer.eos_id or 0)
     shift = len(start)
-    counts = Counter(label for _, label in rows)
+    counts = Counter(row[1] for row in rows)
     examples = []
-    for (text, label), known in zip(rows, shares or [None] * len(rows), strict=True):
+    for (text, label, *_), known in zip(rows, shares or [None] * len(rows), strict=True):
         ids, answers, _ = classify.example(task, tree, tokenizer.encode, text, label, known)
-        moved = [answer._replace(position=answer.position + shift) for answer in answers]
         weight = len(rows) / (len(counts) * counts[label]) if balanced else 1.0
-        examples.append(Example(start + ids, moved, weight))
+        examples.append(Example(start + ids, _moved(answers, shift), weight))
     return examples
+
+
+def _written(task: Task, tokenizer: Tokenizer, rows: Rows) -> list[Example]:
+    """Examples whose answers are written: every token of all answers counts alike."""
+    start, end = tokenizer.start, tokenizer.eos_id or 0
+    found = [texts.example(task, tokenizer.encode, end, Row(*row)) for row in rows]
+    weight = len(found) / sum(len(ask.answers) for ask in found)
+    return [Example(start + ids, _moved(answers, len(start)), weight) for ids, answers, _ in found]
+
+
+def _moved(answers: Sequence[Answer], by: int) -> list[Answer]:
+    return [answer._replace(position=answer.position + by) for answer in answers]
 
 
 def train(
     base: Path,
     task: Task,
     tokenizer: Tokenizer,
-    rows: Pairs,
-    val: Pairs,
+    rows: Rows,
+    val: Rows,
     plan: Plan,
     folder: Path,
     key: str,
@@ -72,23 +85,34 @@ def train(
     shares: Shares = (),
 ) -> state.Place:
     """Tune the base; `folder` ends with tuned.safetensors (what was learned), metrics.jsonl,
-    result.json (the place) and calibration.json. A call that was interrupted is taken up, also
-    after its last step. `balanced`: every label counts alike in loss and score. `shares` of the
-    `rows` are learned in place of their labels, where there are any."""
+    result.json (the place) and, for labels, calibration.json. A call that was interrupted is taken
+    up, also after its last step. `balanced`: every label counts alike in loss and score. `shares`
+    of the `rows` are learned in place of their labels, where there are any."""
     tuned = folder / "tuned.safetensors"
     if not _written_for(tuned, key):
         decoder = files.load(base).to(device.pick())
         examples = examples_of(task, tokenizer, rows, balanced, shares)
-        judged = Validation(task, tokenizer, val, balanced)
+        judged = judge_of(task, tokenizer, val, balanced)
         report = _teller(plan, judged, advance)
         place = loop.tune(decoder, examples, plan, judged, folder, key, report)
         runs.write_json(folder / "result.json", asdict(place))
-        with loop.autocast(decoder, plan):
-            found = calibration(task, judged.shares(decoder), judged.expected)
-        runs.write_json(folder / "calibration.json", found)
+        if isinstance(judged, validation.Labels):
+            with loop.autocast(decoder, plan):
+                found = calibration(task, judged.shares(decoder), judged.expected)
+            runs.write_json(folder / "calibration.json", found)
         files.write_tensors(dict(state.trained(decoder)), tuned, {"key": key})
     state.forget(folder)
     return state.Place(**json.loads((folder / "result.json").read_text(encoding="utf-8")))
+
+
+def judge_of(
+    task: Task, tokenizer: Tokenizer, val: Rows, balanced: bool = False
+) -> validation.Labels | validation.Written:
+    """What scores a decoder on the validation rows, as the kind of the task asks."""
+    if task.kind == "classify":
+        return validation.Labels(task, tokenizer, val, balanced)
+    examples = examples_of(task, tokenizer, val)
+    return validation.Written(examples, by_loss=task.kind == "generate")
 
 
 def _written_for(tuned: Path, key: str) -> bool:
@@ -98,7 +122,9 @@ def _written_for(tuned: Path, key: str) -> bool:
         return (file.metadata() or {}).get("key") == key
 
 
-def _teller(plan: Plan, judged: "Validation", advance: Advance) -> loop.Report:
+def _teller(
+    plan: Plan, judged: validation.Labels | validation.Written, advance: Advance
+) -> loop.Report:
     """What `advance` is told after each step: loss, speed, the last validation score."""
     began, first = time.monotonic(), 0
 
@@ -114,59 +140,6 @@ def _teller(plan: Plan, judged: "Validation", advance: Advance) -> loop.Report:
     return report
 
 
-class Validation:
-    """Scores a decoder on validation rows: accuracy, and the mean negative log-likelihood.
-
-    With several labels a text the score is micro-F1 of the labels that are likelier than not.
-    `balanced`: the mean over the labels of both.
-    """
-
-    def __init__(
-        self, task: Task, tokenizer: Tokenizer, rows: Pairs, balanced: bool = False
-    ) -> None:
-        self.tree = classify.label_tree(task, tokenizer.encode, tokenizer.eos_id or 0)
-        self.prompts = [tokenizer.start + task.prompt(tokenizer.encode, text) for text, _ in rows]
-        self.expected = expected(task, [label for _, label in rows])
-        self.weights = np.ones(len(rows))
-        if balanced:
-            self.weights /= np.bincount(self.expected)[self.expected]
-        self.score: float | None = None
-
-    def shares(self, decoder: Decoder) -> NDArray[np.float64]:
-        """The label probabilities of the rows, [rows, labels]."""
-
-        def ask(prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> list[list[float]]:
-            return choose(decoder, prompts, candidates)
-
-        return np.array(classify.probabilities(ask, self.tree, self.prompts))
-
-    def __call__(self, decoder: Decoder) -> tuple[float, float]:
-        shares = self.shares(decoder)
-        if self.tree.multi:
-            self.score = several.micro_f1(shares >= several.EVEN, self.expected)
-        else:
-            right = shares.argmax(axis=1) == self.expected
-            self.score = float(np.average(right, weights=self.weights))
-        return self.score, float(np.average(losses(shares, self.expected), weights=self.weights))
-
-
-def expected(task: Task, outputs: Sequence[str]) -> NDArray[Any]:
-    """The numbers of the labels [rows], or with several labels a text whether each applies
-    [rows, labels]."""
-    if task.multi:
-        return several.hot(outputs, task.labels)
-    return np.array([task.labels.index(label) for label in outputs])
-
-
-def losses(shares: NDArray[np.float64], expected: NDArray[Any]) -> NDArray[np.float64]:
-    """The negative log-likelihood of each row in nats, [rows]."""
-    if expected.ndim == 2:
-        return several.log_loss(shares, expected)
-    chosen = shares[np.arange(len(shares)), expected]
-    worst: NDArray[np.float64] = -np.log(np.maximum(chosen, 1e-12))
-    return worst
-
-
 def calibration(task: Task, shares: NDArray[np.float64], expected: NDArray[Any]) -> dict[str, Any]:
     """What the packed model needs to know of its certainty, chosen on validation rows: the
     temperature, and with several labels a text from which probability on each is given."""
@@ -178,11 +151,11 @@ def calibration(task: Task, shares: NDArray[np.float64], expected: NDArray[Any])
 
 
 def sure_above(
-    decoder: Decoder, task: Task, tokenizer: Tokenizer, val: Pairs, wanted: float
+    decoder: Decoder, task: Task, tokenizer: Tokenizer, val: Rows, wanted: float
 ) -> tuple[float, ...]:
     """Above which probability the answers of each label are sure, by the validation rows; `task`
     has its temperature. See `kinds.sure.thresholds`."""
-    judged = Validation(task, tokenizer, val)
+    judged = validation.Labels(task, tokenizer, val)
     told = np.array(classify.calibrated(judged.shares(decoder).tolist(), task.temperature))
     return tuple(sure.thresholds(told, judged.expected, wanted).tolist())
 
@@ -198,7 +171,7 @@ def temperature(shares: NDArray[np.float64], expected: NDArray[Any]) -> float:
     def loss(log_temperature: float) -> float:
         scaled = logs / math.exp(log_temperature)
         told = expit(scaled) if multi else softmax(scaled, axis=1)
-        return float(np.mean(losses(told, expected)))
+        return float(np.mean(validation.losses(told, expected)))
 
     return math.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x)
 

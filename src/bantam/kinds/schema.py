@@ -1,0 +1,402 @@
+"""JSON Schemas of answers: checked, inferred from examples, made from function declarations.
+
+A schema is one that `constrain` can hold a model to: what llguidance refuses is refused here, with
+the place where no value would ever end.
+"""
+
+import datetime
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from bantam.errors import BadInput
+from bantam.kinds import grammar
+
+Schema = dict[str, Any]
+
+LARGEST = 200_000  # characters of a schema as JSON
+MOST_NODES, DEEPEST = 2_000, 40
+MOST_TOOLS = 128
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# A field's values are a fixed set when many rows share few of them.
+ENUM_ROWS, ENUM_VALUES, ENUM_TIMES = 40, 30, 3
+# The types of the Berkeley leaderboard's declarations.
+TYPES = {
+    "dict": "object",
+    "float": "number",
+    "tuple": "array",
+    "double": "number",
+    "int": "integer",
+}
+TYPES |= {"str": "string", "bool": "boolean", "list": "array"}
+ANY: Schema = {
+    "anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "null")]
+    + [{"type": "array", "items": {"type": ["string", "number", "boolean", "null"]}}]
+}
+MEND = "mend the schema there; docs/extract.md says which keywords are known"
+
+
+def check(schema: object, origin: str) -> Schema:
+    """The schema, if answers can be held to it.
+
+    Raises BadInput for what is no JSON Schema (draft 2020-12), is over 200 kB, 2,000 nodes or 40
+    levels, refers to elsewhere, has a keyword that the decoder does not know, or that no finite
+    value satisfies.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+    from llguidance import LLMatcher
+
+    if not isinstance(schema, dict):
+        raise BadInput(f"{origin}: a schema is a JSON object", 'such as {"type": "object", ...}')
+    for count, (path, node, depth) in enumerate(_walk(schema)):
+        if count > MOST_NODES or depth > DEEPEST:
+            raise BadInput(
+                f"{origin}: the schema has over {MOST_NODES} parts or {DEEPEST} levels",
+                "ask for less at a time",
+            )
+        ref = node.get("$ref") if isinstance(node, dict) else None
+        if isinstance(ref, str) and (not ref.startswith("#") or _at(schema, ref) is None):
+            raise BadInput(
+                f"{origin}, {path}: $ref {ref!r:.80} is not in the schema",
+                "put what it means under $defs and refer to it as #/$defs/NAME",
+            )
+        if isinstance(node, int | float) and abs(node) > 1e15:
+            raise BadInput(f"{origin}, {path}: {node!r:.40} is too large a number", MEND)
+    if len(json.dumps(schema)) > LARGEST:
+        raise BadInput(f"{origin}: the schema is over 200 kB", "ask for less at a time")
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        place = "/".join(map(str, error.absolute_path)) or "the schema"
+        raise BadInput(f"{origin}, {place}: {error.message:.200}", MEND) from None
+    wrong, said = LLMatcher.validate_grammar_with_warnings(grammar.grammar(schema).text)
+    if wrong or said:
+        raise BadInput(f"{origin}: {' '.join(said):.300}", MEND)
+    if not _ends(schema, schema, ()):
+        raise BadInput(
+            f"{origin}: no finite value follows this schema: a required part holds itself",
+            'let it be null or leave it out of "required"',
+        )
+    return schema
+
+
+def infer(values: Sequence[Any]) -> Schema:
+    """A schema that all the values follow.
+
+    Properties stand in the order of their first appearance, those that all objects have are
+    required, others may not come. Texts of which few recur in many rows become an enum.
+    """
+    kinds = {_kind(value) for value in values}
+    found: list[Schema] = []
+    if "object" in kinds:
+        found.append(_object([value for value in values if isinstance(value, dict)]))
+    if "array" in kinds:
+        items = [item for value in values if isinstance(value, list) for item in value]
+        found.append({"type": "array", "items": infer(items)} if items else {"type": "array"})
+    if "string" in kinds:
+        found.append(_string([value for value in values if isinstance(value, str)]))
+    if "number" in kinds:
+        found.append({"type": "number"})
+    elif "integer" in kinds:
+        found.append({"type": "integer"})
+    found += [{"type": kind} for kind in ("boolean", "null") if kind in kinds]
+    return found[0] if len(found) == 1 else {"anyOf": found} if found else {"type": "null"}
+
+
+def ordered(schema: Schema, value: Any) -> Any:
+    """A value that follows the schema with its keys in the order of the schema's properties, which
+    is that in which the decoder writes them."""
+    return _ordered(schema, schema, value)
+
+
+def mistake(schema: Schema, value: Any) -> str | None:
+    """The first way in which a value breaks the schema, None if it follows it."""
+    from jsonschema import Draft202012Validator, FormatChecker
+
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return "it holds a number that JSON has not, or is nested too deeply"
+    validator = Draft202012Validator(schema, format_checker=FormatChecker(["date"]))
+    error = next(validator.iter_errors(value), None)
+    if error is None:
+        return None
+    place = ".".join(map(str, error.absolute_path))
+    return f"{place}: {error.message:.200}" if place else f"{error.message:.200}"
+
+
+def text(value: Any) -> str:
+    """The JSON text of a value as models write it. ValueError: NaN or infinite."""
+    written = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return written.replace("\x7f", "\\u007f")  # as the decoder writes it
+
+
+def tools(value: object, origin: str) -> list[Schema]:
+    """Function declarations in OpenAI's form, checked: [{"type": "function", "function": ...}].
+
+    A bare function is taken too, and the names that the Berkeley leaderboard has for types. Raises
+    BadInput for what is no list of functions, for names that are none or stand twice, and for
+    parameters that answers cannot be held to.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    mend = 'give [{"type": "function", "function": {"name": ..., "parameters": {...}}}, ...]'
+    if not isinstance(value, list) or not 1 <= len(value) <= MOST_TOOLS:
+        raise BadInput(f"{origin}: no list of 1 to {MOST_TOOLS} function declarations", mend)
+    found: list[Schema] = []
+    for number, one in enumerate(value, 1):
+        function = one.get("function", one) if isinstance(one, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict) or not isinstance(name, str):
+            raise BadInput(f"{origin}: declaration {number} has no name", mend)
+        if not NAME.fullmatch(name):
+            raise BadInput(
+                f"{origin}: {name!r:.80} is no name for a function",
+                "use up to 64 letters, digits, _ . and -",
+            )
+        told = function.get("parameters") or {"type": "object", "properties": {}}
+        parameters = check(_plain(told), f"{origin}, {name}")
+        if parameters.get("type") != "object":
+            raise BadInput(f"{origin}, {name}: parameters are no object", mend)
+        description = function.get("description")
+        described = {"description": description} if isinstance(description, str) else {}
+        declared = {"name": name, **described, "parameters": parameters}
+        found.append({"type": "function", "function": declared})
+    names = Counter(one["function"]["name"] for one in found)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise BadInput(f"{origin}: the function {twice[0]} is declared twice", "rename one of them")
+    return found
+
+
+def of_tools(tools: Sequence[Schema], most_calls: int) -> Schema:
+    """The schema of the answer to declarations that `tools` checked: a list of calls."""
+    defs: Schema = {}
+    calls = []
+    for number, one in enumerate(tools):
+        function = one["function"]
+        parameters = _apart(function["parameters"], f"f{number}_", defs)
+        call = {"name": {"const": function["name"]}, "arguments": parameters}
+        calls.append(_closed({"type": "object", "properties": call, "required": list(call)}))
+    items = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    answer: Schema = {"type": "array", "items": items, "maxItems": most_calls}
+    return answer | ({"$defs": defs} if defs else {})
+
+
+def declared(tools: Sequence[Schema]) -> str:
+    """The declarations for a prompt, a line each: `name(a: string /* what */, b?: 1|2) - what`."""
+    lines = []
+    for one in tools:
+        function = one["function"]
+        said = _line(function.get("description", ""))
+        head = f"{function['name']}({_parameters(function['parameters'])})"
+        lines.append(f"{head} - {said}" if said else head)
+    return "\n".join(lines)
+
+
+def _parameters(schema: Schema) -> str:
+    required = schema.get("required", [])
+    told = []
+    for name, part in schema.get("properties", {}).items():
+        part = part if isinstance(part, dict) else {}
+        default = f" = {text(part['default'])}" if part.get("default") not in (None, "") else ""
+        said = _line(part.get("description", ""))
+        comment = f" /* {said} */" if said else ""
+        told.append(f"{name}{'' if name in required else '?'}: {_type(part)}{default}{comment}")
+    return ", ".join(told)
+
+
+def _type(schema: Schema) -> str:
+    """A schema as a type, in TypeScript's manner."""
+    if "enum" in schema:
+        return "|".join(text(value) for value in schema["enum"])
+    if "const" in schema:
+        return text(schema["const"])
+    if parts := schema.get("anyOf") or schema.get("oneOf"):
+        return "|".join(dict.fromkeys(_type(part) for part in parts))
+    kind = schema.get("type", "any")
+    if isinstance(kind, list):
+        return "|".join(kind)
+    if kind == "array":
+        items = schema.get("items")
+        return f"{_type(items)}[]" if isinstance(items, dict) else "any[]"
+    if kind == "object" and schema.get("properties"):
+        return f"{{{_parameters(schema)}}}"
+    return str(schema["$ref"]).rpartition("/")[2] if "$ref" in schema else str(kind)
+
+
+def _line(said: object) -> str:
+    return " ".join(str(said).split()).replace("*/", "* /")
+
+
+def _plain(schema: Any, depth: int = 0) -> Any:
+    """A declaration's schema in JSON Schema's own words; `additionalProperties` are closed."""
+    if depth > DEEPEST or not isinstance(schema, dict):
+        return schema
+    kind = schema.get("type")
+    if kind == "any":
+        return ANY | {key: schema[key] for key in ("description", "default") if key in schema}
+    found = dict(schema)
+    if isinstance(kind, str):
+        found["type"] = TYPES.get(kind, kind)
+    if isinstance(properties := schema.get("properties"), dict):
+        found["properties"] = {name: _plain(one, depth + 1) for name, one in properties.items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            found[key] = _plain(schema[key], depth + 1)
+    for key in ("anyOf", "oneOf", "allOf"):
+        if isinstance(schema.get(key), list):
+            found[key] = [_plain(one, depth + 1) for one in schema[key]]
+    if found.get("type") == "object" and found.get("properties"):
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+def _apart(schema: Schema, mark: str, defs: Schema) -> Schema:
+    """A function's parameters inside the schema of all: what it defines gets names of its own."""
+    own = schema.get("$defs", {})
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, list):
+            return [moved(one) for one in node]
+        if not isinstance(node, dict):
+            return node
+        kept = {key: moved(one) for key, one in node.items() if key != "$defs"}
+        if isinstance(ref := kept.get("$ref"), str):
+            kept["$ref"] = ref.replace("#/$defs/", f"#/$defs/{mark}", 1)
+        return kept
+
+    defs |= {f"{mark}{name}": moved(one) for name, one in own.items()}
+    found = moved(schema)
+    assert isinstance(found, dict)
+    return _closed(found)
+
+
+def _closed(schema: Schema) -> Schema:
+    return schema | {"additionalProperties": False}
+
+
+def _walk(schema: Schema) -> Iterator[tuple[str, Any, int]]:
+    """Every part of a schema with its path and depth, without recursion."""
+    waiting: list[tuple[str, Any, int]] = [("#", schema, 0)]
+    while waiting:
+        path, node, depth = waiting.pop()
+        yield path, node, depth
+        parts: Iterable[tuple[Any, Any]] = ()
+        if isinstance(node, dict):
+            parts = node.items()
+        elif isinstance(node, list):
+            parts = enumerate(node)
+        waiting += [(f"{path}/{key}", one, depth + 1) for key, one in parts]
+
+
+def _at(root: Schema, ref: str) -> Any:
+    """What a reference within the schema means; None if it is nothing."""
+    node: Any = root
+    for step in ref.removeprefix("#").split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list) and step.isdigit() and int(step) < len(node):
+            node = node[int(step)]
+        else:
+            node = node.get(step) if isinstance(node, dict) else None
+    return node
+
+
+def _ends(root: Schema, node: Any, open_: tuple[int, ...]) -> bool:
+    """Whether some finite value follows a part of a schema; `open_` are the parts that it is in."""
+    if not isinstance(node, dict):
+        return node is not False
+    if id(node) in open_:
+        return False
+    inside = (*open_, id(node))
+    if isinstance(ref := node.get("$ref"), str) and not _ends(root, _at(root, ref), inside):
+        return False
+    if not all(_ends(root, one, inside) for one in node.get("allOf", [])):
+        return False
+    for key in ("anyOf", "oneOf"):
+        if key in node and not any(_ends(root, one, inside) for one in node[key]):
+            return False
+    kinds = node.get("type")
+    if isinstance(kinds, list) and set(kinds) - {"object", "array"}:
+        return True
+    properties = node.get("properties", {})
+    if not all(_ends(root, properties.get(name), inside) for name in node.get("required", [])):
+        return False
+    fixed = node.get("prefixItems", [])[: node.get("minItems", 0)]
+    if not all(_ends(root, one, inside) for one in fixed):
+        return False
+    return node.get("minItems", 0) <= len(fixed) or _ends(root, node.get("items", True), inside)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds = (
+        (bool, "boolean"),
+        (int, "integer"),
+        (float, "number"),
+        (str, "string"),
+        (list, "array"),
+        (dict, "object"),
+    )
+    return next(name for kind, name in kinds if isinstance(value, kind))
+
+
+def _object(values: Sequence[Mapping[str, Any]]) -> Schema:
+    names = dict.fromkeys(name for value in values for name in value)
+    held = {name: [value[name] for value in values if name in value] for name in names}
+    return {
+        "type": "object",
+        "properties": {name: infer(some) for name, some in held.items()},
+        "required": [name for name, some in held.items() if len(some) == len(values)],
+        "additionalProperties": False,
+    }
+
+
+def _string(values: Sequence[str]) -> Schema:
+    counts = Counter(values)
+    few = len(values) >= ENUM_ROWS and len(counts) <= ENUM_VALUES
+    if few and min(counts.values()) >= ENUM_TIMES:
+        return {"enum": sorted(counts, key=lambda value: (-counts[value], value))}
+    return {"type": "string"} | ({"format": "date"} if all(map(_is_date, values)) else {})
+
+
+def _is_date(value: str) -> bool:
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        return False
+    try:
+        datetime.date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _ordered(root: Schema, schema: Any, value: Any) -> Any:
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(ref := schema.get("$ref"), str):
+        return _ordered(root, _at(root, ref), value)
+    for part in (*schema.get("anyOf", []), *schema.get("oneOf", [])):
+        if mistake({"$defs": root.get("$defs", {}), **part}, value) is None:
+            return _ordered(root, part, value)
+    for part in schema.get("allOf", []):
+        value = _ordered(root, part, value)
+    if isinstance(value, list):
+        items = schema.get("items")
+        fixed = schema.get("prefixItems", [])
+        return [
+            _ordered(root, fixed[at] if at < len(fixed) else items, one)
+            for at, one in enumerate(value)
+        ]
+    if not isinstance(value, dict):
+        return value
+    properties = schema.get("properties", {})
+    names = [name for name in properties if name in value]
+    names += [name for name in value if name not in properties]
+    more = schema.get("additionalProperties")
+    return {name: _ordered(root, properties.get(name, more), value[name]) for name in names}

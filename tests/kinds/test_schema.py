@@ -1,0 +1,251 @@
+"""Schemas: those that answers cannot be held to, those made from examples and from functions."""
+
+import json
+import re
+import time
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bantam.errors import BadInput
+from bantam.kinds import schema
+from bantam.kinds.grammar import shortest
+
+
+def closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "additionalProperties": False, **more}
+
+
+def deep(levels: int) -> dict[str, Any]:
+    node: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        node = {"type": "array", "items": node}
+    return node
+
+
+LINK = {"$ref": "#/$defs/node"}
+BAD: dict[str, Any] = {
+    "a list": [],
+    "a text": "string",
+    "no type of JSON's": {"type": "text"},
+    "an empty enum": {"enum": []},
+    "more least than most": {"type": "number", "minimum": 3, "maximum": 2},
+    "longer least than most": {"type": "string", "minLength": 3, "maxLength": 2},
+    "more items least than most": {"type": "array", "minItems": 3, "maxItems": 2},
+    "what cannot be": closed({"a": False}, required=["a"]),
+    "required and not there": closed({"a": {"type": "string"}}, required=["b"]),
+    "a reference elsewhere": {"$ref": "https://example.org/schema.json"},
+    "a reference to nothing": {"$ref": "#/$defs/nothing"},
+    "no end": {"$defs": {"node": closed({"next": LINK}, required=["next"])}, **LINK},
+    "no end through a list": {
+        "$defs": {"node": {"type": "array", "items": LINK, "minItems": 1}},
+        **LINK,
+    },
+    "itself": {"$defs": {"node": LINK}, **LINK},
+    "look-ahead": {"type": "string", "pattern": "(?=a)b"},
+    "an unknown format": {"type": "string", "format": "colour"},
+    "uniqueItems": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True},
+    "not": {"not": {"type": "string"}},
+    "if": {"if": {"type": "string"}, "then": {"minLength": 2}},
+    "contains": {"type": "array", "contains": {"type": "string"}},
+    "propertyNames": {"type": "object", "propertyNames": {"pattern": "a"}},
+    "dependentRequired": closed({"a": {}, "b": {}}, dependentRequired={"a": ["b"]}),
+    "a huge number": {"type": "integer", "minimum": -(10**30)},
+    "deep": deep(200),
+    "deeper than Python": deep(100_000),
+    "wide": closed({f"p{n}": {"type": "string"} for n in range(5_000)}),
+    "a long text": {"type": "string", "description": "x" * 300_000},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_schemas_that_answers_cannot_be_held_to(name: str) -> None:
+    began = time.perf_counter()
+    with pytest.raises(BadInput, match=r"^task\.schema") as error:
+        schema.check(BAD[name], "task.schema")
+    assert error.value.mend
+    assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"$defs": {"node": closed({"next": {"anyOf": [LINK, {"type": "null"}]}})}, **LINK},
+        {"$defs": {"node": {"type": "array", "items": LINK}}, **LINK},
+        closed({"a": {"type": ["string", "null"]}, "b": {"type": "string", "format": "date"}}),
+        {"title": "T", "description": "D", "type": "object", "properties": {}, "$comment": "c"},
+    ],
+)
+def test_schemas_that_they_can_be_held_to(good: dict[str, Any]) -> None:
+    assert schema.check(good, "task.schema") == good
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("abc", "a|bc", "[0-9]{5}", "^[A-Z]{3}-[0-9]+$", "(ab)*c", "a.c", "[^abc]x", r"\d\d\s\w"),
+        *(r"[^\d\s]{2}", "(?:x|yy)+z?", r"\.", "[^-a-z0-9]", "é{2,}"),
+    ],
+)
+def test_shortest_texts_of_patterns(pattern: str) -> None:
+    assert re.search(pattern, shortest(pattern))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=5),
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=3), parts),
+    max_leaves=8,
+)
+
+
+@given(st.lists(JSON, min_size=1, max_size=6))
+def test_examples_follow_what_is_inferred_from_them(values: list[Any]) -> None:
+    found = schema.infer(values)
+    for value in values:
+        assert schema.mistake(found, value) is None
+        assert schema.ordered(found, value) == value
+        assert json.loads(schema.text(value)) == value
+
+
+def test_what_is_inferred() -> None:
+    rows = [
+        {
+            "vendor": f"Vendor {n}",
+            "total": n / 2,
+            "currency": ["EUR", "USD", "CHF"][n % 3],
+            "due": f"2024-05-{n % 28 + 1:02}",
+            "lines": [{"count": n}],
+        }
+        | ({"note": None if n % 2 else "late"} if n > 5 else {})
+        for n in range(50)
+    ]
+    found = schema.infer(rows)
+    assert found["properties"]["vendor"] == {"type": "string"}
+    assert found["properties"]["total"] == {"type": "number"}
+    assert found["properties"]["currency"] == {"enum": ["EUR", "USD", "CHF"]}
+    assert found["properties"]["due"] == {"type": "string", "format": "date"}
+    assert found["properties"]["lines"]["items"]["properties"] == {"count": {"type": "integer"}}
+    assert found["required"] == ["vendor", "total", "currency", "due", "lines"]
+    assert found["additionalProperties"] is False
+    assert schema.check(found, "inferred") == found
+
+
+def test_keys_come_in_the_order_of_the_schema() -> None:
+    inner = closed({"x": {"type": "integer"}, "y": {"type": "integer"}})
+    made = {
+        "$defs": {"inner": inner},
+        **closed(
+            {
+                "a": {"$ref": "#/$defs/inner"},
+                "b": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/inner"}]},
+                "c": {"type": "array", "items": inner},
+            }
+        ),
+    }
+    value = {"c": [{"y": 1, "x": 2}], "b": {"y": 3, "x": 4}, "a": {"y": 5, "x": 6}}
+    assert schema.text(schema.ordered(made, value)) == (
+        '{"a": {"x": 6, "y": 5}, "b": {"x": 4, "y": 3}, "c": [{"x": 2, "y": 1}]}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"total": "12"}, "total: '12' is not of type 'number'"),
+        ({"total": 1, "more": 2}, "more"),
+        ({}, "'total' is a required property"),
+        ({"total": 1, "due": "2024-02-31"}, "due"),
+        ([], "not of type 'object'"),
+        ({"total": float("nan")}, "number that JSON has not"),
+    ],
+)
+def test_mistakes_in_plain_words(value: Any, said: str) -> None:
+    made = closed(
+        {"total": {"type": "number"}, "due": {"type": "string", "format": "date"}},
+        required=["total"],
+    )
+    assert said in (schema.mistake(made, value) or "")
+
+
+WEATHER = {
+    "name": "get_weather",
+    "description": "Current\nweather",
+    "parameters": {
+        "type": "dict",
+        "properties": {
+            "city": {"type": "string", "description": "City, State"},
+            "unit": {"type": "string", "enum": ["c", "f"], "default": "c"},
+            "at": {"type": "tuple", "items": {"type": "float"}},
+        },
+        "required": ["city"],
+    },
+}
+
+
+def test_declarations_in_either_form() -> None:
+    (one,) = schema.tools([WEATHER], "tools")
+    assert schema.tools([{"type": "function", "function": WEATHER}], "tools") == [one]
+    assert schema.tools(json.dumps([WEATHER]), "tools") == [one]
+    assert schema.tools([one], "tools") == [one]
+    assert one["function"]["parameters"]["properties"]["at"]["items"] == {"type": "number"}
+    assert schema.declared([one]) == (
+        'get_weather(city: string /* City, State */, unit?: "c"|"f" = "c", at?: number[])'
+        " - Current weather"
+    )
+
+
+def test_answers_to_declarations() -> None:
+    tools = schema.tools([WEATHER, {"name": "stop"}], "tools")
+    answer = schema.check(schema.of_tools(tools, 2), "answer")
+    call = {"name": "get_weather", "arguments": {"city": "Rome"}}
+    for good in ([], [call], [call, {"name": "stop", "arguments": {}}]):
+        jsonschema.validate(good, answer)
+    for bad in (
+        [call] * 3,
+        [{"name": "get_weather", "arguments": {}}],
+        [{"name": "other", "arguments": {}}],
+        [{"name": "get_weather", "arguments": {"city": "Rome", "more": 1}}],
+        {},
+    ):
+        assert schema.mistake(answer, bad)
+
+
+def test_definitions_of_functions_stay_apart() -> None:
+    def function(name: str, kind: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "parameters": closed({"a": {"$ref": "#/$defs/x"}}, **{"$defs": {"x": {"type": kind}}}),
+        }
+
+    tools = schema.tools([function("f", "string"), function("g", "integer")], "tools")
+    answer = schema.check(schema.of_tools(tools, 1), "answer")
+    assert schema.mistake(answer, [{"name": "f", "arguments": {"a": "x"}}]) is None
+    assert schema.mistake(answer, [{"name": "g", "arguments": {"a": 1}}]) is None
+    assert schema.mistake(answer, [{"name": "g", "arguments": {"a": "x"}}])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        [],
+        "no JSON",
+        "[" * 100_000,
+        [1],
+        [{"name": "two words"}],
+        [{"name": "a" * 65}],
+        [{"name": "f"}, {"name": "f"}],
+        [{"name": "f", "parameters": {"type": "string"}}],
+        [{"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "what"}}}}],
+        [{"name": f"f{n}"} for n in range(200)],
+        [{"function": {"description": "no name"}}],
+    ],
+)
+def test_declarations_that_are_none(bad: Any) -> None:
+    with pytest.raises(BadInput) as error:
+        schema.tools(bad, "row 3")
+    assert error.value.message.startswith("row 3")
+    assert error.value.mend
