@@ -453,7 +453,7 @@ def _packed_labeller(job: Job, decoder: "Decoder", write: Write) -> list[dict[st
     if wanted is not None:
         say(f"  finding on {len(job.val)} validation texts when an answer is sure")
         bounds = stage.sure_above(decoder, task, job.tokenizer, job.val, wanted)
-        _warn_if_never(bounds, wanted)
+        _warn_if_never(bounds, wanted, "label is")
         task = replace(task, thresholds=bounds)
     path = write(task)
     read = [row.text for row in job.val[: proof.ROWS]]
@@ -480,16 +480,16 @@ def _packed_writer(job: Job, decoder: "Decoder", write: Write) -> list[dict[str,
     with bar(f"pack: answering {len(val.rows)} validation texts") as advance:
         found = certainty.learned(path, job.task, val, job.made.task.sure, advance)
     if job.made.task.sure is not None:
-        _warn_if_never(found.thresholds, job.made.task.sure)
+        _warn_if_never(found.thresholds, job.made.task.sure, "answers are")
     write(replace(job.task, certainty=found.certainty, thresholds=found.thresholds))
     return checks
 
 
-def _warn_if_never(bounds: Sequence[float], wanted: float) -> None:
+def _warn_if_never(bounds: Sequence[float], wanted: float, what: str) -> None:
     if min(bounds) == sure.NEVER:
         say(
-            "  warning: no answer will be sure: on the validation rows no answers are right "
-            f"{100 * wanted:g}% of the time, or they are too few to tell"
+            "  warning: no answer will be sure: on the validation rows no "
+            f"{what} right {100 * wanted:g}% of the time, or they are too few to tell"
         )
 
 

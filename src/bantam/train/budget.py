@@ -16,7 +16,7 @@ from bantam.nets.choose import shared_start
 from bantam.nets.decoder import Decoder, DecoderConfig
 from bantam.recipe import Train
 from bantam.train import device, loop
-from bantam.train.order import batches
+from bantam.train.order import batches, parts
 from bantam.train.plan import Plan
 
 LEARNING_RATES = {"lora": 7e-4, "full": 7e-5}  # for batches of 32
@@ -26,6 +26,7 @@ MOST_PASSES = 8  # over the examples: more only overfits
 # and on a machine that others use they took up to a fifth longer.
 SAFETY = 0.8
 CLEARLY = 1.2  # times slower than the best so far: not worth more trial steps
+TRIAL_TOKENS = 1024  # of a trial step
 FORWARD = 0.35  # of a training step: no backward pass
 
 
@@ -132,7 +133,8 @@ def _quickest(
     start = shared_start([example.ids for example in examples])
     step = loop.step_of(decoder, trial, start, loop.optimizer_of(decoder, trial))
     lengths = [len(example.ids) for example in examples]
-    some = [[examples[i] for i in b] for b in islice(batches(lengths, trial.batch_size, 0), 4)]
+    drawn = islice(batches(lengths, trial.batch_size, 0), 4)
+    some = [_trial_part([examples[i] for i in batch], len(start)) for batch in drawn]
     before = torch.get_num_threads()
     timings = []
     for count in thread_counts:
@@ -150,6 +152,11 @@ def _quickest(
         bound = min(bound, pace)
     torch.set_num_threads(before)
     return min(timings, key=lambda timing: timing.seconds_a_token)
+
+
+def _trial_part(batch: list[Example], start: int) -> list[Example]:
+    """As much of a batch as a trial step needs; long texts would take minutes."""
+    return next(parts(batch, [len(example.ids) - start for example in batch], TRIAL_TOKENS))
 
 
 def _thread_counts() -> list[int]:
