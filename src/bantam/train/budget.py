@@ -13,7 +13,7 @@ import torch
 from bantam.engine import cores
 from bantam.kinds import Example
 from bantam.nets.choose import shared_start
-from bantam.nets.decoder import Decoder, DecoderConfig
+from bantam.nets.decoder import SHORT, Decoder, DecoderConfig
 from bantam.recipe import Train
 from bantam.train import device, loop
 from bantam.train.order import batches, parts
@@ -66,7 +66,9 @@ def plan(
         evaluate_every=1,
         seed=settings.seed,
     )
-    first = replace(first, recompute=activations(decoder.config) > _free_memory() / 2)
+    longest = max(len(example.ids) for example in examples)
+    kept = activations(decoder.config, longest)
+    first = replace(first, recompute=kept > _free_memory() / 2)
     compare = settings.method == "auto" and _room_for_full(decoder)
     if settings.budget is None and settings.threads and not compare:
         best = Timing(first, 0.0)
@@ -170,14 +172,16 @@ def _room_for_full(decoder: Decoder) -> bool:
     return parameters * 4 * 5 < _free_memory()
 
 
-def activations(config: DecoderConfig) -> int:
-    """About the bytes that the blocks keep for the backward pass of one part of a batch.
+def activations(config: DecoderConfig, longest: int = 64) -> int:
+    """About the bytes that the blocks keep for the backward pass of one part of a batch, of texts
+    of up to `longest` tokens.
 
     On SmolLM2-135M and a Llama of 1B about 12 rows of the width and 4 of the MLP's a token were
-    kept, in bfloat16.
+    kept, in bfloat16; and the scores of short texts, before and after their softmax.
     """
     active = max(1, config.n_active)
     kept = 12 * config.width + 4 * config.hidden_width * active
+    kept += 3 * config.n_heads * min(longest, SHORT)
     return 2 * kept * config.n_layers * loop.TOKENS_AT_ONCE
 
 
