@@ -9,17 +9,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from bantam.model import Model
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load", "make"]
 
 
-def make(recipe: str | Path, run: str | Path | None = None) -> dict[str, Any]:
-    """Run every stage of a recipe, in `run` or runs/NAME, and return the verdict as plain data."""
+def make(
+    recipe: str | Path,
+    run: str | Path | None = None,
+    schema: "type[BaseModel] | dict[str, Any] | None" = None,
+) -> dict[str, Any]:
+    """Run every stage of a recipe, in `run` or runs/NAME, and return the verdict as plain data.
+
+    `schema`, a pydantic model or a JSON Schema, takes the place of task.schema.
+    """
     from bantam.pipeline import make
 
-    return make(Path(recipe), Path(run) if run else None)
+    given = schema if schema is None or isinstance(schema, dict) else schema.model_json_schema()
+    return make(Path(recipe), Path(run) if run else None, given)
 
 
 def load(name: str | Path, *, threads: int | None = None) -> "Model":

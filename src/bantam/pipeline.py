@@ -40,6 +40,7 @@ class Job:
     made: recipe.Recipe
     folder: Path
     found: dict[str, sources.Source]  # by the name in the recipe
+    schema: dict[str, Any] | None = None  # of the answers, if one was given
 
     @property
     def base(self) -> Path:
@@ -160,18 +161,22 @@ class Job:
         return replace(task, max_text_tokens=min(task.max_text_tokens, room))
 
 
-def make(path: Path, folder: Path | None = None) -> dict[str, Any]:
+def make(
+    path: Path, folder: Path | None = None, schema: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Run every stage of the recipe at `path` and return the verdict.
 
-    The run is made in `folder`, or runs/NAME below the current one. BadInput before anything is
+    `schema` is of the answers, in place of the one that the recipe names. The run is made in `folder`, or runs/NAME below the current one. BadInput before anything is
     spent, JobFailed when a stage fails; what was finished is kept and taken up by the next call.
     """
     made = recipe.load(path)
+    if schema is not None and (made.task.kind != "extract" or made.data.tools):
+        raise BadInput("a schema was given, but these answers follow none", "leave it out")
     folder = folder or run_folder(made)
     if in_the_way := [place for place in (folder, *folder.parents) if place.is_file()]:
         raise BadInput(f"{in_the_way[0]} is a file, no place for a run", "name a folder with --run")
     with runs.alone(folder):
-        job = Job(made, folder, _sources(made, folder))
+        job = Job(made, folder, _sources(made, folder), schema or recipe.answer_schema(made))
         _base(job)
         runs.write_text(folder / "recipe.toml", path.read_text(encoding="utf-8"))
         text_key = _text(job)
@@ -247,7 +252,7 @@ def _text(job: Job) -> str:
         "val": data.val if isinstance(data.val, list) else [],
         "test": data.test if isinstance(data.test, list) else [],
     }
-    kind, schema = job.made.task.kind, recipe.answer_schema(job.made)
+    kind, schema = job.made.task.kind, job.schema
     key = runs.key_of(
         "text",
         1,

@@ -35,7 +35,11 @@ ANY: Schema = {
     "anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "null")]
     + [{"type": "array", "items": {"type": ["string", "number", "boolean", "null"]}}]
 }
-MEND = "mend the schema there; docs/extract.md says which keywords are known"
+MEND = (
+    "mend the schema there; known are type, enum, const, properties, required, "
+    "additionalProperties, items, prefixItems, anyOf, allOf, $ref within the schema, and the bounds "
+    "of lengths, numbers and items, pattern (without look-around) and the common formats"
+)
 
 
 def check(schema: object, origin: str) -> Schema:
