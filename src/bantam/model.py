@@ -315,8 +315,6 @@ class Model:
 
 def _declared(task: kinds.Task, tools: Any) -> str:
     """The functions of a request as JSON, checked; "" for a task without."""
-    from bantam.kinds import schema
-
     if not task.most_calls:
         if tools is not None:
             raise BadInput("this model calls no functions", "leave the functions out")
@@ -326,6 +324,14 @@ def _declared(task: kinds.Task, tools: Any) -> str:
             "this model chooses among functions, and there are none",
             "give their declarations with --tools FILE, or tools=[...] in Python",
         )
+    return _checked(tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False))
+
+
+@lru_cache(256)
+def _checked(tools: str) -> str:
+    """Declarations of which every name and type is sound, as JSON; the same are asked for again."""
+    from bantam.kinds import schema
+
     return json.dumps(schema.tools(tools, "the functions"), ensure_ascii=False)
 
 

@@ -459,7 +459,7 @@ def test_the_likeliest_tokens_are_those_of_the_softmax(
 
 
 def test_the_likeliest_may_be_a_part_of_a_character(tiny_model: Path, reference: Any) -> None:
-    """llama.cpp reports nothing of such a token if it is sampled; the list holds it all the same."""
+    """llama.cpp reports nothing of such a token when it is sampled; the list holds it."""
     with engine.start(tiny_model, threads=1, context=256) as started:
         parts = [
             prompt

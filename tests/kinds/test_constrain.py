@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from bantam.errors import JobFailed
 from bantam.formats.tokenizer import Tokenizer
 from bantam.kinds import constrain, schema
 from bantam.kinds.grammar import grammar
@@ -222,3 +223,47 @@ def test_control_tokens_are_never_written() -> None:
     )
     assert isinstance(json.loads(told.text), str)
     assert "<|im_end|>" not in told.text
+
+
+def closed(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+PART = {"$ref": "#/$defs/sum"}
+SUM = {
+    "$defs": {
+        "sum": {
+            "anyOf": [
+                closed(op={"enum": ["+", "*"]}, left=PART, right=PART),
+                closed(opaque={"type": "number"}),
+            ]
+        }
+    },
+    **PART,
+}
+WIDE = closed(**{f"the property {n}": {"type": "integer"} for n in range(300)})
+
+
+@pytest.mark.parametrize("made", [SUM, WIDE], ids=["recursive", "wide"])
+@pytest.mark.parametrize("most", [0, 1, 5, 30])
+def test_answers_end_where_a_choice_could_lead_ever_deeper(made: Any, most: int) -> None:
+    for seed in range(3):
+        drunk = Drunk(seed, TOKENIZERS[0].vocab_size)
+        told = constrain.decode(
+            drunk.likeliest, drunk.choose, [1], VOCABULARIES[0], grammar(made), most
+        )
+        assert schema.mistake(made, json.loads(told.text)) is None
+        assert told.closed
+
+
+def test_what_never_ends_is_given_up() -> None:
+    link = {"$ref": "#/$defs/link"}
+    made = {"$defs": {"link": closed(next=link)}, **link}
+    drunk = Drunk(0, TOKENIZERS[0].vocab_size)
+    with pytest.raises(JobFailed):
+        constrain.decode(drunk.likeliest, drunk.choose, [1], VOCABULARIES[0], grammar(made), 5)

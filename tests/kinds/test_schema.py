@@ -53,6 +53,21 @@ BAD: dict[str, Any] = {
     "contains": {"type": "array", "contains": {"type": "string"}},
     "propertyNames": {"type": "object", "propertyNames": {"pattern": "a"}},
     "dependentRequired": closed({"a": {}, "b": {}}, dependentRequired={"a": ["b"]}),
+    "a decimal fraction's multiples": {"type": "number", "multipleOf": 0.01},
+    "letters that only some readers have": {"type": "string", "pattern": r"^\W$"},
+    "all but digits": {"type": "string", "pattern": r"^[^\d]+$"},
+    "an anchor": {"$defs": {"a": {"$anchor": "q", "type": "string"}}, "$ref": "#q"},
+    "a name of its own": {"$defs": {"a": {"$id": "http://a/", "type": "null"}}, "type": "null"},
+    "the decoder's settings": {"type": "null", "x-guidance": {"lenient": True}},
+    "more items than could be written": {
+        "type": "array",
+        "items": {"type": "integer"},
+        "minItems": 100_000,
+    },
+    "repeats of repeats": {"type": "string", "pattern": "^(((a{1000}){1000}){1000}){9}$"},
+    "patterns that meet nowhere": {"type": "string", "pattern": "^a$", "minLength": 2},
+    "oneOf that overlaps": {"oneOf": [{"type": "integer"}, {"type": "number"}]},
+    "minProperties": {**closed({"a": {}, "b": {}, "c": {}}), "minProperties": 2},
     "a huge number": {"type": "integer", "minimum": -(10**30)},
     "deep": deep(200),
     "deeper than Python": deep(100_000),
@@ -70,12 +85,26 @@ def test_schemas_that_answers_cannot_be_held_to(name: str) -> None:
     assert time.perf_counter() - began < 1
 
 
+def test_the_part_that_is_wrong_is_named() -> None:
+    unique = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    for made, place in (
+        (closed({"a": {"type": "array", "items": unique}}), "#/properties/a/items"),
+        ({"$defs": {"u": unique}, **closed({"a": {"$ref": "#/$defs/u"}})}, "#/$defs/u"),
+        (closed({"a": {"anyOf": [{"type": "null"}, unique]}}), "#/properties/a/anyOf/1"),
+    ):
+        with pytest.raises(BadInput, match=f"task.schema, {re.escape(place)}: .*uniqueItems"):
+            schema.check(made, "task.schema")
+
+
 @pytest.mark.parametrize(
     "good",
     [
         {"$defs": {"node": closed({"next": {"anyOf": [LINK, {"type": "null"}]}})}, **LINK},
         {"$defs": {"node": {"type": "array", "items": LINK}}, **LINK},
         closed({"a": {"type": ["string", "null"]}, "b": {"type": "string", "format": "date"}}),
+        closed({name: {"type": "string"} for name in ("$id", "$ref", "enum", "type", "pattern")}),
+        {"type": "number", "multipleOf": 0.5},
+        {"type": "string", "pattern": r"^\\\\W[\d\w]$"},
         {"title": "T", "description": "D", "type": "object", "properties": {}, "$comment": "c"},
     ],
 )

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from bantam.errors import JobFailed
 from bantam.formats.tokenizer import Tokenizer
-from bantam.kinds import Choose
+from bantam.kinds import LONGEST_ANSWER, Choose
 from bantam.kinds.grammar import Grammar
 
 FEW = 64  # allowed tokens that are asked for by name; of more the likeliest are asked
 LIKELY = 32
 MOST_NAMED = 512
-MOST_CLOSING = 2_000  # tokens
+MOST_CLOSING = 2_000  # choices; what the grammar leaves no choice about costs nothing
 # How what may come outside of a text ends an answer soonest: what is closed before what is begun.
 SOONEST = b'}],n"1234567890-.ft[{'
 
@@ -62,6 +62,11 @@ def vocabulary(tokenizer: Tokenizer) -> LLTokenizer:
     return LLTokenizer(wrapped, slices=LLTokenizer.json_slices())
 
 
+def close(grammar: Grammar) -> str:
+    """A short answer, written without a model. Raises JobFailed as `decode` does."""
+    return decode(lambda *_: [], lambda *_: [], [], LLTokenizer("byte"), grammar, 0).text
+
+
 def decode(
     likeliest: Likeliest,
     choose: Choose,
@@ -73,12 +78,16 @@ def decode(
     """Write the answer to a prompt.
 
     After `max_tokens`, forced ones counted, the answer is closed as soon as the grammar lets it.
-    Raises JobFailed if it does not let it in 2,000 tokens more, or is too complex.
+    Raises JobFailed if it does not let it in 2,000 choices or 100,000 tokens more, or is too
+    complex.
     """
     matcher = LLMatcher(vocabulary, grammar.text, log_level=0)
     ids: list[int] = []
-    log, asked, closed = 0.0, 0, False
+    log, asked, closing, closed = 0.0, 0, 0, False
     while True:
+        over = len(ids) - max_tokens
+        if closing > MOST_CLOSING or over > LONGEST_ANSWER:
+            raise JobFailed("an answer could not be closed", "simplify the schema")
         if forced := matcher.compute_ff_tokens():
             ids += forced
             matcher.consume_tokens(forced)
@@ -90,12 +99,10 @@ def decode(
             )
         if matcher.is_stopped():
             break
-        over = len(ids) - max_tokens
         closed = over >= 0
         if closed and matcher.is_accepting():
             break
-        if over > MOST_CLOSING:
-            raise JobFailed("an answer could not be closed", "simplify the patterns of the schema")
+        closing += closed
         allowed = _allowed(matcher)
         if closed and (ending := _ending(matcher, vocabulary, grammar, ids)):
             ids += ending
@@ -132,8 +139,12 @@ def _choice(
     if len(allowed) == 1:
         return int(allowed[0]), 1.0
     if len(allowed) > FEW:
-        may = set(allowed.tolist())
-        told = [(token, share) for token, share in likeliest(prompt, LIKELY) if token in may]
+        # `allowed` is sorted; a set of it would cost more than all the rest of a step.
+        told = []
+        for token, share in likeliest(prompt, LIKELY):
+            at = int(np.searchsorted(allowed, token))
+            if at < len(allowed) and allowed[at] == token:
+                told.append((token, share))
         total = sum(share for _, share in told)
         if total > 0:
             token, share = max(told, key=lambda one: one[1])
@@ -171,12 +182,22 @@ def _closing(vocabulary: LLTokenizer, allowed: NDArray[np.int64], so_far: bytes)
 def _ending(
     matcher: LLMatcher, vocabulary: LLTokenizer, grammar: Grammar, ids: list[int]
 ) -> list[int]:
-    """Tokens that meet a pattern and end the text that it is for, if there are such."""
-    if grammar.endings and _within_text(vocabulary.decode_bytes(ids)):
-        for text in grammar.endings:
-            tokens = vocabulary.tokenize_str(json.dumps(text, ensure_ascii=False)[1:])
-            if matcher.validate_tokens(tokens) == len(tokens):
-                return list(tokens)
+    """Tokens that end the part of an answer which is being written, if such are known: of a text
+    with a pattern what meets it, of an object its shortest one."""
+    so_far = vocabulary.decode_bytes(ids)
+    texts: list[str] = []
+    if _within_text(so_far):
+        texts += [json.dumps(text, ensure_ascii=False)[1:] for text in grammar.endings]
+        # The grammar itself has begun the object where all that may stand here are objects.
+        begun = so_far.rpartition(b'{"')[2].decode(errors="ignore")
+        keys = [text[2:] for text in grammar.objects if len(text) > 2]
+        texts += [text[len(begun) :] for text in keys if text.startswith(begun)]
+    else:
+        texts += grammar.objects
+    for text in texts:
+        tokens = vocabulary.tokenize_str(text)
+        if matcher.validate_tokens(tokens) == len(tokens):
+            return list(tokens)
     return []
 
 

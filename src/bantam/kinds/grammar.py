@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bantam.kinds import least
+
 LARGEST_NUMBER = 1e15
+LONGEST = 2_000  # characters of a text that meets a pattern
 LEAST = 1e-9  # how far a number stays from a bound that it may not reach, for each 1 that it is
 ANY = "any-value"  # a definition of this name stands for what has no schema
 KINDS = ["string", "number", "boolean", "null", "array", "object"]
@@ -23,10 +26,12 @@ REF = {"$ref": f"#/$defs/{ANY}"}
 
 @dataclass(frozen=True)
 class Grammar:
-    """What holds answers to a schema, as llguidance has it, and texts that meet its patterns."""
+    """What holds answers to a schema, as llguidance has it, texts that meet its patterns, and the
+    shortest objects of its parts as JSON."""
 
     text: str
     endings: tuple[str, ...]
+    objects: tuple[str, ...] = ()
 
 
 def grammar(schema: dict[str, Any]) -> Grammar:
@@ -39,7 +44,8 @@ def grammar(schema: dict[str, Any]) -> Grammar:
         json.dumps(held),
         overrides={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
     )
-    return Grammar(text, tuple(dict.fromkeys(map(shortest, _patterns(schema)))))
+    endings = tuple(dict.fromkeys(map(shortest, _patterns(schema))))
+    return Grammar(text, endings, least.objects(schema))
 
 
 def shortest(pattern: str) -> str:
@@ -53,6 +59,17 @@ def shortest(pattern: str) -> str:
         return _least(_parser.parse(pattern))
     except (re.error, RecursionError, OverflowError):
         return ""
+
+
+def width(pattern: str) -> int:
+    """How many characters a text that meets a pattern has at least; 0 for what Python cannot
+    read."""
+    from re import _parser  # type: ignore[attr-defined]
+
+    try:
+        return int(_parser.parse(pattern).getwidth()[0])
+    except (re.error, RecursionError, OverflowError):
+        return 0
 
 
 def _least(parts: Any) -> str:
@@ -74,7 +91,8 @@ def _least(parts: Any) -> str:
             case "ATOMIC_GROUP":
                 found += _least(held)
             case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
-                found += _least(held[2]) * min(held[0], 1000)
+                found += _least(held[2]) * min(held[0], LONGEST)
+        found = found[:LONGEST]  # repeats of repeats would fill the memory
     return found
 
 

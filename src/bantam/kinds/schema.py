@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bantam.errors import BadInput
-from bantam.kinds import grammar
+from bantam.errors import BadInput, JobFailed
+from bantam.kinds import grammar, least
 
 Schema = dict[str, Any]
 
@@ -35,6 +35,8 @@ ANY: Schema = {
     "anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "null")]
     + [{"type": "array", "items": {"type": ["string", "number", "boolean", "null"]}}]
 }
+# Classes of characters that Python counts over all of Unicode and the decoder does not.
+OTHERWISE = re.compile(r"(?<!\\)(?:\\\\)*\\[DSW]|\[\^[^\]]*\\[dsw]")
 MEND = (
     "mend the schema there; known are type, enum, const, properties, required, "
     "additionalProperties, items, prefixItems, anyOf, allOf, $ref within the schema, and the bounds "
@@ -46,12 +48,14 @@ def check(schema: object, origin: str) -> Schema:
     """The schema, if answers can be held to it.
 
     Raises BadInput for what is no JSON Schema (draft 2020-12), is over 200 kB, 2,000 nodes or 40
-    levels, refers to elsewhere, has a keyword that the decoder does not know, or that no finite
-    value satisfies.
+    levels, refers to elsewhere, has a keyword that the decoder does not know or reads otherwise
+    than `mistake` does, that no finite value satisfies, or of which the decoder can end no answer.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
     from llguidance import LLMatcher
+
+    from bantam.kinds import constrain
 
     if not isinstance(schema, dict):
         raise BadInput(f"{origin}: a schema is a JSON object", 'such as {"type": "object", ...}')
@@ -62,11 +66,12 @@ def check(schema: object, origin: str) -> Schema:
                 "ask for less at a time",
             )
         ref = node.get("$ref") if isinstance(node, dict) else None
-        if isinstance(ref, str) and (not ref.startswith("#") or _at(schema, ref) is None):
+        if isinstance(ref, str) and (not ref.startswith("#") or least.target(schema, ref) is None):
             raise BadInput(
                 f"{origin}, {path}: $ref {ref!r:.80} is not in the schema",
                 "put what it means under $defs and refer to it as #/$defs/NAME",
             )
+        _check_part(node, f"{origin}, {path}")
         if isinstance(node, int | float) and abs(node) > 1e15:
             raise BadInput(f"{origin}, {path}: {node!r:.40} is too large a number", MEND)
     if len(json.dumps(schema)) > LARGEST:
@@ -76,15 +81,57 @@ def check(schema: object, origin: str) -> Schema:
     except SchemaError as error:
         place = "/".join(map(str, error.absolute_path)) or "the schema"
         raise BadInput(f"{origin}, {place}: {error.message:.200}", MEND) from None
-    wrong, said = LLMatcher.validate_grammar_with_warnings(grammar.grammar(schema).text)
+    held = grammar.grammar(schema)
+    wrong, said = LLMatcher.validate_grammar_with_warnings(held.text)
     if wrong or said:
-        raise BadInput(f"{origin}: {' '.join(said):.300}", MEND)
+        raise BadInput(f"{origin}, {_refused_at(schema, said)}: {' '.join(said):.300}", MEND)
     if not _ends(schema, schema, ()):
         raise BadInput(
             f"{origin}: no finite value follows this schema: a required part holds itself",
             'let it be null or leave it out of "required"',
         )
+    # A failure here is cheaper than in the middle of an answer.
+    try:
+        answer = json.loads(constrain.close(held))
+    except JobFailed as error:
+        raise BadInput(
+            f"{origin}: no answer to this schema could be ended: {error.message:.150}",
+            "ask for fewer items, shorter texts or simpler patterns",
+        ) from None
+    if wrong_there := mistake(schema, answer):
+        raise BadInput(f"{origin}: the decoder reads it otherwise: {wrong_there}", MEND)
     return schema
+
+
+def _check_part(node: Any, place: str) -> None:
+    """Raises BadInput for what the decoder and a validator take for different things."""
+    if not isinstance(node, dict):
+        return
+    pattern, step = node.get("pattern"), node.get("multipleOf")
+    if isinstance(pattern, str) and OTHERWISE.search(pattern):
+        raise BadInput(
+            f"{place}: readers differ in what the pattern {pattern!r:.80} means",
+            r"write [^0-9] for \D, [^A-Za-z0-9_] for \W, and name what may stand for \S",
+        )
+    if isinstance(pattern, str) and grammar.width(pattern) > grammar.LONGEST:
+        raise BadInput(
+            f"{place}: the pattern {pattern!r:.80} asks for over {grammar.LONGEST} characters",
+            "ask for a shorter text",
+        )
+    # As binary fractions 4.01 is no multiple of 0.01, though it is as decimal ones.
+    if isinstance(step, float) and not (step * 1024).is_integer():
+        raise BadInput(
+            f"{place}: multipleOf {step!r:.40} cannot be told exactly",
+            'use a smaller unit, such as cents as "integer", or leave it out',
+        )
+    for key in ("x-guidance", "$anchor", "$dynamicAnchor", "$id"):
+        if key != "$id" or not place.endswith("#"):
+            value = node.get(key)
+            told = isinstance(value, dict) if key == "x-guidance" else isinstance(value, str)
+            if told and not place.endswith("/properties"):
+                raise BadInput(
+                    f"{place}: {key} is not known", "leave it out, and refer by #/$defs/NAME"
+                )
 
 
 def infer(values: Sequence[Any]) -> Schema:
@@ -285,6 +332,36 @@ def _closed(schema: Schema) -> Schema:
     return schema | {"additionalProperties": False}
 
 
+def _refused_at(root: Schema, said: Sequence[str]) -> str:
+    """The innermost part of a schema of which the decoder says the same as of the whole."""
+    from llguidance import LLMatcher
+
+    def same(part: Any) -> bool:
+        if not isinstance(part, dict):
+            return False
+        alone = {"$defs": root.get("$defs", {}), **part}
+        return LLMatcher.validate_grammar_with_warnings(grammar.grammar(alone).text)[1] == said
+
+    path, node, seen = "#", root, {"#"}
+    while True:
+        parts = [(f"{path}/{key}", node[key]) for key in grammar.ONE if key in node]
+        parts += [
+            (f"{path}/{key}/{name}", one)
+            for key in (*grammar.MANY, "properties", "patternProperties")
+            if isinstance(held := node.get(key), dict | list)
+            for name, one in (held.items() if isinstance(held, dict) else enumerate(held))
+        ]
+        if isinstance(ref := node.get("$ref"), str):
+            parts.append((ref, least.target(root, ref)))
+        for place, part in parts:
+            if place not in seen and same(part):
+                path, node = place, part
+                seen.add(place)
+                break
+        else:
+            return path
+
+
 def _walk(schema: Schema) -> Iterator[tuple[str, Any, int]]:
     """Every part of a schema with its path and depth, without recursion."""
     waiting: list[tuple[str, Any, int]] = [("#", schema, 0)]
@@ -299,18 +376,6 @@ def _walk(schema: Schema) -> Iterator[tuple[str, Any, int]]:
         waiting += [(f"{path}/{key}", one, depth + 1) for key, one in parts]
 
 
-def _at(root: Schema, ref: str) -> Any:
-    """What a reference within the schema means; None if it is nothing."""
-    node: Any = root
-    for step in ref.removeprefix("#").split("/")[1:]:
-        step = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list) and step.isdigit() and int(step) < len(node):
-            node = node[int(step)]
-        else:
-            node = node.get(step) if isinstance(node, dict) else None
-    return node
-
-
 def _ends(root: Schema, node: Any, open_: tuple[int, ...]) -> bool:
     """Whether some finite value follows a part of a schema; `open_` are the parts that it is in."""
     if not isinstance(node, dict):
@@ -318,7 +383,9 @@ def _ends(root: Schema, node: Any, open_: tuple[int, ...]) -> bool:
     if id(node) in open_:
         return False
     inside = (*open_, id(node))
-    if isinstance(ref := node.get("$ref"), str) and not _ends(root, _at(root, ref), inside):
+    if isinstance(ref := node.get("$ref"), str) and not _ends(
+        root, least.target(root, ref), inside
+    ):
         return False
     if not all(_ends(root, one, inside) for one in node.get("allOf", [])):
         return False
@@ -384,7 +451,7 @@ def _ordered(root: Schema, schema: Any, value: Any) -> Any:
     if not isinstance(schema, dict):
         return value
     if isinstance(ref := schema.get("$ref"), str):
-        return _ordered(root, _at(root, ref), value)
+        return _ordered(root, least.target(root, ref), value)
     for part in (*schema.get("anyOf", []), *schema.get("oneOf", [])):
         if mistake({"$defs": root.get("$defs", {}), **part}, value) is None:
             return _ordered(root, part, value)
