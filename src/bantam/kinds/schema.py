@@ -39,8 +39,8 @@ ANY: Schema = {
 OTHERWISE = re.compile(r"(?<!\\)(?:\\\\)*\\[DSW]|\[\^[^\]]*\\[dsw]")
 MEND = (
     "mend the schema there; known are type, enum, const, properties, required, "
-    "additionalProperties, items, prefixItems, anyOf, allOf, $ref within the schema, and the bounds "
-    "of lengths, numbers and items, pattern (without look-around) and the common formats"
+    "additionalProperties, items, prefixItems, anyOf, allOf, $ref within the schema, bounds of "
+    "lengths, numbers and items, pattern (without look-around) and the common formats"
 )
 
 

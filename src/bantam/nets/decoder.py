@@ -166,7 +166,8 @@ def attend(
             q, k, v, attn_mask=mask[:, None], scale=scale, enable_gqa=True
         )
     # PyTorch's fused CPU kernel is slower than two plain products: backwards five times on short
-    # texts, twice on 400 tokens. Only their memory grows with the square. The query heads that share a key head are stacked along the token axis.
+    # texts, twice on 400 tokens; only their memory grows with the square. The query heads that
+    # share a key head are stacked along the token axis.
     shared = heads // kv_heads
     q = q.reshape(batch * kv_heads, shared * tokens, size)
     k, v = k.reshape(-1, seen, size), v.reshape(-1, seen, size)
