@@ -166,8 +166,9 @@ def make(
 ) -> dict[str, Any]:
     """Run every stage of the recipe at `path` and return the verdict.
 
-    `schema` is of the answers, in place of the one that the recipe names. The run is made in `folder`, or runs/NAME below the current one. BadInput before anything is
-    spent, JobFailed when a stage fails; what was finished is kept and taken up by the next call.
+    `schema` is of the answers, in place of the one that the recipe names. The run is made in
+    `folder`, or runs/NAME below the current one. BadInput before anything is spent, JobFailed when
+    a stage fails; what was finished is kept and taken up by the next call.
     """
     made = recipe.load(path)
     if schema is not None and (made.task.kind != "extract" or made.data.tools):

@@ -12,10 +12,10 @@ import torch
 
 from bantam.engine import cores
 from bantam.kinds import Example
-from bantam.nets.choose import shared_start
 from bantam.nets.decoder import SHORT, Decoder, DecoderConfig
 from bantam.recipe import Train
 from bantam.train import device, loop
+from bantam.train.objective import shared_prompt
 from bantam.train.order import batches, parts
 from bantam.train.plan import Plan
 
@@ -132,7 +132,7 @@ def _quickest(
     A trial ends early once it is clearly slower than the best so far, or than `bound`.
     """
     loop.prepare(decoder, trial)
-    start = shared_start([example.ids for example in examples])
+    start = shared_prompt(examples)
     step = loop.step_of(decoder, trial, start, loop.optimizer_of(decoder, trial))
     lengths = [len(example.ids) for example in examples]
     drawn = islice(batches(lengths, trial.batch_size, 0), 4)
@@ -190,5 +190,5 @@ def _free_memory() -> int:
 
 
 def _tokens(examples: Sequence[Example]) -> int:
-    start = len(shared_start([example.ids for example in examples]))
+    start = len(shared_prompt(examples))
     return sum(len(example.ids) - start for example in examples)

@@ -17,11 +17,10 @@ import torch
 from bantam import runs
 from bantam.errors import JobFailed
 from bantam.kinds import Example
-from bantam.nets.choose import shared_start
 from bantam.nets.decoder import Decoder
 from bantam.nets.lora import add_lora
 from bantam.train import state
-from bantam.train.objective import answer_loss
+from bantam.train.objective import answer_loss, shared_prompt
 from bantam.train.order import batches, parts
 from bantam.train.plan import Plan
 
@@ -47,7 +46,7 @@ def tune(
     """
     torch.set_num_threads(plan.threads)
     prepare(decoder, plan)
-    start = shared_start([example.ids for example in examples])
+    start = shared_prompt(examples)
     optimizer = optimizer_of(decoder, plan)
     take = step_of(decoder, plan, start, optimizer)
     metrics = folder / "metrics.jsonl"

@@ -14,9 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bantam.kinds import Answer, Example
-from bantam.nets.choose import pad
+from bantam.nets.choose import pad, shared_start
 from bantam.nets.decoder import Decoder, balance_loss
 from bantam.nets.head import vocabulary_loss
+
+
+def shared_prompt(examples: Sequence[Example]) -> list[int]:
+    """The tokens that all examples begin with; every answer's position is left out of it."""
+    firsts = [min(answer.position for answer in example.answers) for example in examples]
+    pairs = zip(examples, firsts, strict=True)
+    return shared_start([example.ids[: first + 1] for example, first in pairs])
 
 
 def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) -> Tensor:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from bantam.formats.tokenizer import Tokenizer
 from bantam.kinds import Example, Task, classify, several
-from bantam.nets.choose import choose, pad, shared_start
+from bantam.nets.choose import choose, pad
 from bantam.nets.decoder import Decoder
+from bantam.train.objective import shared_prompt
 from bantam.train.order import parts
 
 TOKENS_AT_ONCE = 2048  # with padding
@@ -65,7 +66,7 @@ class Written:
 
     def __init__(self, examples: Sequence[Example], by_loss: bool) -> None:
         self.examples = sorted(examples, key=lambda example: len(example.ids))
-        self.start = shared_start([example.ids for example in examples])
+        self.start = shared_prompt(examples)
         self.by_loss = by_loss
         self.score: float | None = None
 
