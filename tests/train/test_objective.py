@@ -11,7 +11,8 @@ from bantam.kinds import Answer, Example
 from bantam.nets.choose import shared_start
 from bantam.nets.decoder import Decoder
 from bantam.nets.lora import add_lora
-from bantam.train.objective import answer_loss
+from bantam.train.objective import answer_loss, shared_prompt
+from bantam.train.validation import Written
 from tiny_nets import decoder, hugging_face, texts, twin
 
 BEGIN, *ENDS = texts(97, 6, 9, 4, 21, 13)
@@ -148,3 +149,17 @@ def test_in_bfloat16_it_is_near(method: str) -> None:
     assert near.item() == pytest.approx(exact.item(), abs=0.05)
     assert near.item() != exact.item()
     near.backward()
+
+
+def test_answers_of_equal_prompts_are_learned_whole() -> None:
+    """One row, or several answers to one text: what they share goes on into the answers."""
+    net = decoder()
+    prompt, answer = BEGIN + ENDS[0], [7, 8, 9]
+    places = [Answer(len(prompt) - 1 + at, (), token) for at, token in enumerate(answer)]
+    rows = [Example(prompt + answer[:-1], places)]
+    rows.append(Example([*prompt, 7, 8], [*places[:-1], places[-1]._replace(target=10)]))
+    for some in (rows[:1], rows):
+        wanted = answer_loss(net, some, []).item()
+        assert answer_loss(net, some, shared_prompt(some)).item() == pytest.approx(wanted, abs=1e-5)
+        _, loss = Written(some, by_loss=True)(net)
+        assert loss == pytest.approx(wanted / len(answer), abs=1e-5)
