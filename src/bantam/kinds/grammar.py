@@ -38,7 +38,7 @@ def grammar(schema: dict[str, Any]) -> Grammar:
     """What holds an answer to a schema: JSON with the white space that `schema.text` writes."""
     from llguidance import LLMatcher
 
-    held = _held(schema)
+    held = dict(_held(schema))  # what has no schema is one object for all
     held["$defs"] = held.get("$defs", {}) | {ANY: _typed({"type": KINDS})}
     text = LLMatcher.grammar_from_json_schema(
         json.dumps(held),

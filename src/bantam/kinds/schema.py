@@ -8,7 +8,7 @@ import datetime
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bantam.errors import BadInput, JobFailed
@@ -74,7 +74,7 @@ def check(schema: object, origin: str) -> Schema:
         _check_part(node, f"{origin}, {path}")
         if isinstance(node, int | float) and abs(node) > 1e15:
             raise BadInput(f"{origin}, {path}: {node!r:.40} is too large a number", MEND)
-    if len(json.dumps(schema)) > LARGEST:
+    if len(_encoded(schema, origin)) > LARGEST:
         raise BadInput(f"{origin}: the schema is over 200 kB", "ask for less at a time")
     try:
         Draft202012Validator.check_schema(schema)
@@ -85,7 +85,7 @@ def check(schema: object, origin: str) -> Schema:
     wrong, said = LLMatcher.validate_grammar_with_warnings(held.text)
     if wrong or said:
         raise BadInput(f"{origin}, {_refused_at(schema, said)}: {' '.join(said):.300}", MEND)
-    if not _ends(schema, schema, ()):
+    if not _ends(schema):
         raise BadInput(
             f"{origin}: no finite value follows this schema: a required part holds itself",
             'let it be null or leave it out of "required"',
@@ -101,6 +101,17 @@ def check(schema: object, origin: str) -> Schema:
     if wrong_there := mistake(schema, answer):
         raise BadInput(f"{origin}: the decoder reads it otherwise: {wrong_there}", MEND)
     return schema
+
+
+def _encoded(schema: Schema, origin: str) -> bytes:
+    """A schema as JSON in UTF-8. Raises BadInput for numbers and characters that it has not."""
+    try:
+        return json.dumps(schema, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:  # UnicodeEncodeError is one
+        raise BadInput(
+            f"{origin}: the schema holds NaN, infinity or half of a character",
+            "write numbers and texts that JSON has",
+        ) from None
 
 
 def _check_part(node: Any, place: str) -> None:
@@ -160,7 +171,9 @@ def infer(values: Sequence[Any]) -> Schema:
 def ordered(schema: Schema, value: Any) -> Any:
     """A value that follows the schema with its keys in the order of the schema's properties, which
     is that in which the decoder writes them."""
-    return _ordered(schema, schema, value)
+    from jsonschema import Draft202012Validator
+
+    return _ordered(Draft202012Validator(schema), schema, value)
 
 
 def mistake(schema: Schema, value: Any) -> str | None:
@@ -231,7 +244,7 @@ def of_tools(tools: Sequence[Schema], most_calls: int) -> Schema:
     calls = []
     for number, one in enumerate(tools):
         function = one["function"]
-        parameters = _apart(function["parameters"], f"f{number}_", defs)
+        parameters = _apart(function["parameters"], f"f{number}", defs)
         call = {"name": {"const": function["name"]}, "arguments": parameters}
         calls.append(_closed({"type": "object", "properties": call, "required": list(call)}))
     items = calls[0] if len(calls) == 1 else {"anyOf": calls}
@@ -308,24 +321,27 @@ def _plain(schema: Any, depth: int = 0) -> Any:
     return found
 
 
-def _apart(schema: Schema, mark: str, defs: Schema) -> Schema:
-    """A function's parameters inside the schema of all: what it defines gets names of its own."""
-    own = schema.get("$defs", {})
+def _apart(schema: Schema, name: str, defs: Schema) -> Schema:
+    """A function's parameters inside the schema of all. If they refer to parts of themselves they
+    stand among the definitions, so that nobody else's are meant."""
 
     def moved(node: Any) -> Any:
         if isinstance(node, list):
             return [moved(one) for one in node]
         if not isinstance(node, dict):
             return node
-        kept = {key: moved(one) for key, one in node.items() if key != "$defs"}
-        if isinstance(ref := kept.get("$ref"), str):
-            kept["$ref"] = ref.replace("#/$defs/", f"#/$defs/{mark}", 1)
-        return kept
+        found = {key: moved(one) for key, one in node.items()}
+        if isinstance(ref := found.get("$ref"), str):
+            found["$ref"] = f"#/$defs/{name}{ref.removeprefix('#')}"
+        return found
 
-    defs |= {f"{mark}{name}": moved(one) for name, one in own.items()}
+    schema = {key: one for key, one in schema.items() if key not in ("$id", "$schema")}
     found = moved(schema)
     assert isinstance(found, dict)
-    return _closed(found)
+    if found == schema:
+        return _closed(schema)
+    defs[name] = _closed(found)
+    return {"$ref": f"#/$defs/{name}"}
 
 
 def _closed(schema: Schema) -> Schema:
@@ -376,32 +392,53 @@ def _walk(schema: Schema) -> Iterator[tuple[str, Any, int]]:
         waiting += [(f"{path}/{key}", one, depth + 1) for key, one in parts]
 
 
-def _ends(root: Schema, node: Any, open_: tuple[int, ...]) -> bool:
-    """Whether some finite value follows a part of a schema; `open_` are the parts that it is in."""
+def _ends(root: Schema) -> bool:
+    """Whether some finite value follows a schema."""
+    finite: set[int] = set()
+    while True:
+        known = len(finite)
+        if _finite(root, root, set(), finite):
+            return True
+        if len(finite) == known:
+            return False
+
+
+def _finite(root: Schema, node: Any, seen: set[int], finite: set[int]) -> bool:
+    """Whether a part of a schema is known to have a finite value; `finite`, which grows, are the
+    parts that have one. Each part is looked at once: what it waits for may be known next time."""
     if not isinstance(node, dict):
         return node is not False
-    if id(node) in open_:
+    if id(node) in seen or id(node) in finite:
+        return id(node) in finite
+    seen.add(id(node))
+
+    def ends(part: Any) -> bool:
+        return _finite(root, part, seen, finite)
+
+    if _waits(root, node, ends):
         return False
-    inside = (*open_, id(node))
-    if isinstance(ref := node.get("$ref"), str) and not _ends(
-        root, least.target(root, ref), inside
-    ):
-        return False
-    if not all(_ends(root, one, inside) for one in node.get("allOf", [])):
-        return False
-    for key in ("anyOf", "oneOf"):
-        if key in node and not any(_ends(root, one, inside) for one in node[key]):
-            return False
+    finite.add(id(node))
+    return True
+
+
+def _waits(root: Schema, node: Schema, ends: Callable[[Any], bool]) -> bool:
+    """Whether a part asks for one that does not end."""
+    if isinstance(ref := node.get("$ref"), str) and not ends(least.target(root, ref)):
+        return True
+    if not all(map(ends, node.get("allOf", []))):
+        return True
+    if any(key in node and not any(map(ends, node[key])) for key in ("anyOf", "oneOf")):
+        return True
     kinds = node.get("type")
     if isinstance(kinds, list) and set(kinds) - {"object", "array"}:
-        return True
+        return False
     properties = node.get("properties", {})
-    if not all(_ends(root, properties.get(name), inside) for name in node.get("required", [])):
-        return False
+    if not all(ends(properties.get(name)) for name in node.get("required", [])):
+        return True
     fixed = node.get("prefixItems", [])[: node.get("minItems", 0)]
-    if not all(_ends(root, one, inside) for one in fixed):
-        return False
-    return node.get("minItems", 0) <= len(fixed) or _ends(root, node.get("items", True), inside)
+    if not all(map(ends, fixed)):
+        return True
+    return node.get("minItems", 0) > len(fixed) and not ends(node.get("items", True))
 
 
 def _kind(value: Any) -> str:
@@ -447,21 +484,22 @@ def _is_date(value: str) -> bool:
     return True
 
 
-def _ordered(root: Schema, schema: Any, value: Any) -> Any:
+def _ordered(whole: Any, schema: Any, value: Any) -> Any:
+    """`whole` is the validator of the schema that this one is a part of."""
     if not isinstance(schema, dict):
         return value
     if isinstance(ref := schema.get("$ref"), str):
-        return _ordered(root, least.target(root, ref), value)
+        return _ordered(whole, least.target(whole.schema, ref), value)
     for part in (*schema.get("anyOf", []), *schema.get("oneOf", [])):
-        if mistake({"$defs": root.get("$defs", {}), **part}, value) is None:
-            return _ordered(root, part, value)
+        if whole.evolve(schema=part).is_valid(value):
+            return _ordered(whole, part, value)
     for part in schema.get("allOf", []):
-        value = _ordered(root, part, value)
+        value = _ordered(whole, part, value)
     if isinstance(value, list):
         items = schema.get("items")
         fixed = schema.get("prefixItems", [])
         return [
-            _ordered(root, fixed[at] if at < len(fixed) else items, one)
+            _ordered(whole, fixed[at] if at < len(fixed) else items, one)
             for at, one in enumerate(value)
         ]
     if not isinstance(value, dict):
@@ -470,4 +508,4 @@ def _ordered(root: Schema, schema: Any, value: Any) -> Any:
     names = [name for name in properties if name in value]
     names += [name for name in value if name not in properties]
     more = schema.get("additionalProperties")
-    return {name: _ordered(root, properties.get(name, more), value[name]) for name in names}
+    return {name: _ordered(whole, properties.get(name, more), value[name]) for name in names}
