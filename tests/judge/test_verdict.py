@@ -263,12 +263,20 @@ def test_a_missing_answer_is_wrong() -> None:
     [
         (lambda frame: frame.filter(model="base"), "no predictions"),
         (lambda frame: frame[:-1], "base did not answer the same test rows"),
-        (lambda frame: frame.with_columns(id=pl.lit("same")), "same id"),
     ],
 )
 def test_unequal_rows_are_refused(spoil, says: str) -> None:
     with pytest.raises(JobFailed, match=says):
         judge(spoil(predictions({"ours": 0.9, "base": 0.7})))
+
+
+def test_rows_of_one_text_are_paired_in_their_order_and_are_one_group() -> None:
+    """A test file may repeat rows, and texts that differ in case alone have the same id."""
+    frame = predictions({"ours": 0.9, "base": 0.7}, per_group=None)
+    repeated = frame.with_columns(id=pl.col("id").str.head(15))  # 16 rows of each
+    found, grouped = judge(repeated), judge(frame.with_columns(group=pl.col("id").str.head(15)))
+    assert found["rivals"] == grouped["rivals"]
+    assert found["model"]["score"] == pytest.approx(0.9)
 
 
 def test_unknown_labels_and_metrics_are_refused() -> None:
