@@ -1,11 +1,20 @@
 """What is wrong or odd in the kinds that write their answers: told, or borne, never a traceback."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+import job
+from bantam import kinds
 from bantam.errors import BadInput
-from bantam.kinds import schema
+from bantam.judge import certainty, prompted, written
+from bantam.kinds import Row, schema, texts
+from bantam.model import Model
+from test_writing_jobs import TOOLS, write
+from tiny import tiny_llama, tokenizer_metadata
 
 
 def closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -81,3 +90,66 @@ def test_references_of_functions_mean_their_own_parts() -> None:
     assert schema.mistake(answer, call("g", 1, {"value": 2, "more": None})) is None
     assert schema.mistake(answer, call("g", 1, {"value": "y", "more": None}))
     assert schema.mistake(answer, call("f", "x", []))
+
+
+CONTEXT = 512  # of the tiny model
+LONG = [{"name": "long", "description": "x y z " * CONTEXT}]
+
+
+def packed(path: Path, kind: str, **more: Any) -> Model:
+    """An untrained model with a task."""
+    plain = Model(tiny_llama(path))
+    task = texts.task(kind, "tiny", "", **more)
+    task = texts.sized(task, plain.encode, [Row("a", "good camera " * 8)], CONTEXT)
+    return Model(tiny_llama(path, tokenizer=tokenizer_metadata() | kinds.to_metadata(task)))
+
+
+def test_a_text_of_any_length_leaves_room_for_the_answer(tmp_path: Path) -> None:
+    lists = closed({"a": {"type": "array", "items": {"type": "integer"}, "minItems": 9}})
+    for name, more in (("generate", {}), ("extract", {"answer_schema": lists})):
+        with packed(tmp_path / f"{name}.gguf", name, **more) as model:
+            task = model.asked()
+            answer = model.write("good camera " * 10_000)
+            assert answer.tokens >= task.max_answer_tokens - 1  # it is untrained and goes on
+
+
+def test_what_is_no_text(tmp_path: Path) -> None:
+    with packed(tmp_path / "model.gguf", "generate") as model:
+        for bad in (None, 5, b"text", ["text"]):
+            with pytest.raises(BadInput, match="no text"):
+                model(bad)  # type: ignore[arg-type]
+
+
+def test_rows_without_room_are_wrong_and_end_nothing(tmp_path: Path) -> None:
+    """Of ours and of rivals alike; a file of validation or test rows may hold such."""
+    told = json.dumps(schema.tools(TOOLS, "tools"))
+    rows = pl.DataFrame(
+        {
+            "id": [f"{number:016x}" for number in range(24)],
+            "input": [f"the camera {number}" for number in range(24)],
+            "output": ["[]"] * 24,
+            "tools": [json.dumps(schema.tools(LONG, "tools")), *[told] * 23],
+        }
+    )
+    path = tmp_path / "model.gguf"
+    with packed(path, "extract", most_calls=1) as model:
+        task = model.asked()
+    split = written.split_of("extract", rows)
+    found = written._ours(path, task, split, lambda *_: None)
+    assert found.answers[0] is None
+    assert found.probabilities[0] == 0
+    assert None not in found.answers[1:]
+    learned = certainty.learned(path, task, split, 0.9, lambda *_: None)
+    assert len(learned.certainty) == 2
+    with Model(path) as model:
+        assert prompted.asking(task, ())(model, split.rows[:2])[0] is None
+
+
+def test_a_rival_whose_json_cannot_be_held_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    write(tmp_path, tiny_model, "record", rivals='["./theirs.gguf"]')
+    tiny_llama(tmp_path / "theirs.gguf", pre="chatglm-bpe")
+    for command in ("check", "make"):
+        done = job.run(command, "recipe.toml", cwd=tmp_path)
+        assert done.code == 2
+        assert "its tokens are not known" in done.out + done.err
+    assert not (tmp_path / "runs/tiny/text").exists()

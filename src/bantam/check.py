@@ -15,7 +15,7 @@ from bantam.errors import BadInput, BantamError
 from bantam.formats import gguf, safetensors
 from bantam.judge import words
 from bantam.kinds import classify
-from bantam.model import gguf_in
+from bantam.model import rival_in
 
 Line = dict[str, Any]  # what, ok, mend, warnings
 Found = TypeVar("Found")
@@ -52,7 +52,7 @@ def check(path: Path, run: Path) -> list[Line]:
             lines[-1]["warnings"] = report["warnings"]
     for rival in rivals:
         if rival is not None:
-            tried(partial(_rival, rival), lambda found: f"rival: {found.name}")
+            tried(partial(_rival, rival, made.task.kind), lambda found: f"rival: {found.name}")
     if base is not None:
         size = tried(partial(_parameters, base), lambda n: f"base: {n / 1e6:.0f}M parameters")
         if size is not None:
@@ -128,8 +128,8 @@ def _answers(data: recipe.Data, splits: dict[str, Any], made: recipe.Recipe) -> 
         answers.settled(splits, recipe.answer_schema(made))
 
 
-def _rival(source: sources.Source) -> Path:
-    path = gguf_in(source)
+def _rival(source: sources.Source, kind: str) -> Path:
+    path = rival_in(source, kind)
     gguf.read(path)
     return path
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
 TASK_CONTEXT, WRITING_CONTEXT, CHAT_CONTEXT = 1024, 2048, 4096  # tokens
-CLOSING = 128  # tokens of the context that are kept for ending an answer which grew too long
 TEMPERATURE = 0.7  # of a conversation: at 0 small models go round in circles
 
 
@@ -67,6 +66,10 @@ class Written:
 
     def __str__(self) -> str:
         return self.text
+
+
+class TooLong(BadInput):
+    """A question that leaves no room for an answer."""
 
 
 class Model:
@@ -161,6 +164,8 @@ class Model:
     def __call__(self, text: str, tools: Any = None) -> Answer | Written:
         """The answer for one text; `tools` are the functions to call, for a task with functions, in
         OpenAI's form."""
+        if not isinstance(text, str):
+            raise BadInput(f"{text!r:.80} is no text", "give a str")
         if self.asked().kind == "classify":
             return self.batch([text])[0]
         return self.write(text, tools)
@@ -214,15 +219,15 @@ class Model:
         return self.runtime.complete(prompt, self._room(task, prompt)).text
 
     def _room(self, task: kinds.Task, prompt: list[int]) -> int:
-        """How many tokens the answer may take. Raises BadInput when there is room for none."""
+        """How many tokens the answer may take. Raises TooLong when there is room for none."""
         room = self.context - 1 - len(prompt)
         if room < 1:
-            raise BadInput(
+            raise TooLong(
                 f"a text{' and its functions' if task.most_calls else ''} of {len(prompt)} tokens: "
                 f"this model has room for {self.context - 2}",
                 "shorten the text" + (", or declare fewer functions" if task.most_calls else ""),
             )
-        return min(task.max_answer_tokens, max(1, room - CLOSING))
+        return min(task.max_answer_tokens, room)  # closing it takes no context
 
     @cached_property
     def _grammar(self) -> Callable[[kinds.Task, str], Grammar]:
@@ -235,13 +240,16 @@ class Model:
     def _vocabulary(self) -> llguidance.LLTokenizer:
         from bantam.kinds import constrain
 
-        tokenizer = self.tokenizer
-        if tokenizer is None:
+        return constrain.vocabulary(self.known_tokenizer())
+
+    def known_tokenizer(self) -> Tokenizer:
+        """Ours. Raises BadInput when only the runtime knows the file's."""
+        if self.tokenizer is None:
             raise BadInput(
                 f"{self.path}: its tokens are not known, so its JSON cannot be held to a schema",
                 "use a model of another family",
             )
-        return constrain.vocabulary(tokenizer)
+        return self.tokenizer
 
     def batch(self, texts: Sequence[str]) -> list[Answer]:
         """The labels of many texts, in their order."""
@@ -383,6 +391,14 @@ def gguf_in(source: sources.Source) -> Path:
     from bantam import sources
 
     return _gguf(sources.model_file(source), source.name)
+
+
+def rival_in(source: sources.Source, kind: str) -> Path:
+    """The .gguf of a rival. Raises BadInput when there is none, or none that can do such a task."""
+    path = gguf_in(source)
+    if kind == "extract":
+        Model(path).known_tokenizer()
+    return path
 
 
 def _gguf(path: Path, name: str) -> Path:

@@ -19,7 +19,7 @@ from bantam.engine import cores
 from bantam.errors import BadInput, JobFailed
 from bantam.kinds import Row, classify, sure, texts
 from bantam.licences import licence_in
-from bantam.model import TASK_CONTEXT, WRITING_CONTEXT, gguf_in, trained_context
+from bantam.model import TASK_CONTEXT, WRITING_CONTEXT, gguf_in, rival_in, trained_context
 from bantam.progress import bar, say
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
     # What is no model is told now, before anything is spent.
     sources.model_file(found[made.base.model])
     for name in _others(made):
-        gguf_in(found[name])
+        rival_in(found[name], made.task.kind)
     told = {
         name: {
             "scheme": source.scheme,

@@ -15,9 +15,9 @@ from scipy.special import expit
 
 from bantam import crowd as crowds
 from bantam import kinds
-from bantam.judge.written import CONTEXT, Split, shared
+from bantam.judge.written import CONTEXT, Split, answered, shared
 from bantam.kinds import Row, sure, texts
-from bantam.model import Model
+from bantam.model import Model, Written
 from bantam.progress import Advance
 
 FEWEST = 20  # validation rows
@@ -37,15 +37,16 @@ def learned(
     `wanted` is which share of the sure answers should be right; without it none is sure.
     """
 
-    def ask(model: Model, rows: Sequence[Row]) -> list[tuple[str, float]]:
-        told = [model.written(task, row.text, row.tools) for row in rows]
-        return [(one.text, texts.evidence(task, one.log_probability, one.tokens)) for one in told]
+    def ask(model: Model, rows: Sequence[Row]) -> list[Written | None]:
+        return [answered(model, task, row) for row in rows]
 
     total = len(val.rows)
     with crowds.crowd(path, context=CONTEXT) as share:
         told = shared(share, ask, val.rows, lambda done: advance(done, total, ""))
-    evidence = np.array([at for _, at in told])
-    scores = val.measure.each([text for text, _ in told])
+    scores = val.measure.each([one.text if one else None for one in told])
+    scores = scores[[one is not None for one in told]]
+    known = [one for one in told if one is not None]
+    evidence = np.array([texts.evidence(task, one.log_probability, one.tokens) for one in known])
     if len(scores) < FEWEST:
         return Certainty((), () if wanted is None else (sure.NEVER,))
     slope, offset = sigmoid(evidence, scores)

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bantam import kinds
-from bantam.errors import BadInput
 from bantam.judge import chat_form
 from bantam.judge.measure import Measure, references
 from bantam.kinds import Row, schema, texts
-from bantam.model import Model
+from bantam.model import Model, TooLong
 
 MOST_SCHEMA = 4000  # characters of a schema that is shown
 DRAWS = 2  # sets of examples
@@ -45,7 +44,7 @@ def asking(task: kinds.Task, stop: Sequence[str]) -> Ask:
         for row in rows:
             try:
                 found.append(model.written(task, row.text, row.tools, stop).text)
-            except BadInput:
+            except TooLong:
                 found.append(None)
         return found
 
@@ -164,4 +163,4 @@ def longest(model: Model, task: kinds.Task, rows: Sequence[Row]) -> int:
     """Tokens that nearly every question takes beside the examples, its answer included."""
     plain = replace(task, before=())
     lengths = sorted(len(texts.prompt(plain, model.encode, r.text, r.tools)) for r in rows)
-    return lengths[int(0.98 * (len(lengths) - 1))] + task.max_answer_tokens + 1
+    return lengths[int(0.98 * (len(lengths) - 1))] + task.max_answer_tokens + 1 + len(model.start)

@@ -26,7 +26,7 @@ from bantam.judge.metrics import expected_error, reliability
 from bantam.judge.plain import Plain
 from bantam.judge.verdict import OURS, verdict
 from bantam.kinds import Row, schema, texts
-from bantam.model import Model
+from bantam.model import Model, TooLong, Written
 
 CONTEXT = 2048  # tokens
 PIECE = 4  # rows that a process takes at a time
@@ -128,9 +128,10 @@ def judge(
 def _ours(path: Path, task: kinds.Task, test: Split, advance: Advance) -> Judged:
     """Our model, asked as its users ask it."""
 
-    def ask(model: Model, rows: Sequence[Row]) -> list[tuple[str, float, bool | None]]:
-        told = [model.written(task, row.text, row.tools) for row in rows]
-        return [(one.text, one.probability, one.sure) for one in told]
+    def ask(model: Model, rows: Sequence[Row]) -> list[tuple[str | None, float, bool | None]]:
+        told = [answered(model, task, row) for row in rows]
+        nothing = None, 0.0, texts.sure(task, 0.0)
+        return [(one.text, one.probability, one.sure) if one else nothing for one in told]
 
     with crowds.crowd(path, context=CONTEXT) as share:
         began = time.perf_counter()
@@ -142,7 +143,7 @@ def _ours(path: Path, task: kinds.Task, test: Split, advance: Advance) -> Judged
             count = f"{OURS}: without the schema"
             written = shared(
                 share,
-                lambda model, rows: [model.freely(task, row.text, row.tools) for row in rows],
+                lambda model, rows: [_freely(model, task, row) for row in rows],
                 some,
                 lambda n: advance(count, n, len(some)),
             )
@@ -151,6 +152,21 @@ def _ours(path: Path, task: kinds.Task, test: Split, advance: Advance) -> Judged
     texts_, likely, sure = (list(column) for column in zip(*told, strict=True))
     found = Judged(texts_, likely, sure, {}, system)
     return _alone(found, OURS, path, task, (), test, advance)
+
+
+def answered(model: Model, task: kinds.Task, row: Row) -> Written | None:
+    """A model's answer to a row; None where it has no room for the question."""
+    try:
+        return model.written(task, row.text, row.tools)
+    except TooLong:
+        return None
+
+
+def _freely(model: Model, task: kinds.Task, row: Row) -> str:
+    try:
+        return model.freely(task, row.text, row.tools)
+    except TooLong:
+        return ""
 
 
 def _follows(task: kinds.Task, row: Row, written: str) -> bool:
