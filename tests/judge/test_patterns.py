@@ -1,4 +1,5 @@
 import json
+import random
 import re
 import time
 
@@ -298,3 +299,23 @@ def test_any_outputs_are_learned_from(rows, other) -> None:
     assert len(answers) == len(texts) + 1
     for answer in answers:
         json.loads(answer)
+
+
+def test_fields_with_few_values_that_no_text_holds() -> None:
+    """Such as a mood: only counting words can tell it, as scikit-learn does by itself."""
+    chance = random.Random(3)
+    words = {"good": ["bright", "sharp", "lovely"], "poor": ["broken", "dull", "awful"]}
+    texts, outputs = [], []
+    for number in range(300):
+        moods = [mood for mood in words if chance.random() < 0.5]
+        told = [chance.choice(words[mood]) for mood in moods] + [f"row {number}"]
+        chance.shuffle(told)
+        texts.append(" ".join(told))
+        whole = "mixed" if len(moods) == 2 else moods[0] if moods else None
+        outputs.append(json.dumps({"mood": whole, "moods": sorted(moods)}))
+    fitted = patterns(texts[:200], outputs[:200], texts[200:250], outputs[200:250], exact)
+    chosen = fitted.choice["fields"]
+    assert chosen["mood"]["by"].startswith("classified")
+    assert chosen["moods"]["by"].startswith("classified")
+    assert exact(outputs[250:], fitted.answer(texts[250:])) > 0.9
+    assert fitted.bytes > 1000

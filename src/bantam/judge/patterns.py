@@ -2,7 +2,8 @@
 
 A field is a leaf of the outputs: a value within objects within objects. For each, validation says
 whether it is best given by its commonest value, by values known from the training rows, by numbers
-or dates in the text, or by patterns learned from where its values stand.
+or dates in the text, by patterns learned from where its values stand, or, if it has few values, by
+counting words.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 from bantam.errors import BadInput
 from bantam.judge import finders
+from bantam.judge.classified import STRENGTHS, SURE, Classified, fitting
 from bantam.judge.finders import DATE, NOTHING, NUMBER, Finder, Known, Patterns, learned
 from bantam.judge.plain import Plain, Score, check_rows, sample, written_bytes
 
@@ -242,6 +244,18 @@ def _given(values: Sequence[Any]) -> list[Any]:
 
 def _methods(values: Sequence[Any]) -> list[str]:
     """What may find the values of a field, by their kind; the simplest first."""
+    ways = _by_kind(values)
+    if not fitting(values):
+        return ways
+    lists = any(isinstance(value, list) for value in values)
+    return ways + [
+        f"classified, {strength}{how}"
+        for how in (SURE if lists else [""])
+        for strength in STRENGTHS
+    ]
+
+
+def _by_kind(values: Sequence[Any]) -> list[str]:
     given = _given(values)
     if given and all(_strings(value) for value in given):
         return ["commonest", "known", "known, trusted"]
@@ -270,6 +284,9 @@ def _finder(by: str, texts: Sequence[str], values: Sequence[Any]) -> Finder:
         if lists:
             return known.some
         return known.first_in if detail == "first" else known.longest_in
+    if kind == "classified":
+        strength, _, how = detail.partition(" ")
+        return Classified(texts, values, strength, SURE[f" {how}" if how else ""]).find
     numbers = all(type(value) in (int, float) for value in given)
     stretch, read = "", finders.read_as_is
     if numbers:
@@ -327,4 +344,6 @@ def _bytes(field: _Field) -> int:
         held += owner.values.values()
     elif isinstance(owner, Patterns):
         held += [pattern.source for pattern in owner.patterns]
+    elif isinstance(owner, Classified):
+        return written_bytes(held) + 4 * owner.numbers
     return written_bytes(held) + 8
