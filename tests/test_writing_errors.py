@@ -1,6 +1,7 @@
 """What is wrong or odd in the kinds that write their answers: told, or borne, never a traceback."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,32 @@ def test_a_rival_whose_json_cannot_be_held_is_refused(tmp_path: Path, tiny_model
         assert done.code == 2
         assert "its tokens are not known" in done.out + done.err
     assert not (tmp_path / "runs/tiny/text").exists()
+
+
+Bantam = Callable[..., job.Done]
+
+
+def test_odd_rows_are_told_or_borne(tmp_path: Path, bantam: Bantam) -> None:
+    with packed(tmp_path / "model.gguf", "extract", most_calls=1):
+        pass
+
+    def rows(*lines: str) -> None:
+        (tmp_path / "rows.jsonl").write_text("\n".join(lines), "utf-8")
+
+    good = json.dumps({"text": "half of a character: \ud800", "tools": TOOLS})
+    rows(good)
+    done = bantam("run", "model.gguf", "-f", "rows.jsonl", "--json")
+    assert json.loads(done.out)["answers"][0]["text"].endswith("\ud800")
+    for name in ("out.jsonl", "out.csv"):
+        assert bantam("run", "model.gguf", "-f", "rows.jsonl", "-o", name).code == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text("utf-8"))["text"].endswith("\ud800")
+
+    rows(good, "[" * 100_000)
+    done = bantam("run", "model.gguf", "-f", "rows.jsonl")
+    assert done.code == 2
+    assert "rows.jsonl, line 2: not JSON" in done.err
+
+    rows(json.dumps({"text": "the second", "tools": [{"name": "two words"}]}))
+    done = bantam("run", "model.gguf", "-f", "rows.jsonl")
+    assert done.code == 2
+    assert 'the text "the second": the functions: ' in done.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -268,4 +267,6 @@ def cache(clear_: str | None, json_: bool) -> None:
 
 
 def _print_json(data: Any) -> None:
-    click.echo(json.dumps(data, ensure_ascii=False, indent=2, default=str))
+    from bantam.runs import json_text
+
+    click.echo(json_text(data, indent=2))

@@ -116,6 +116,16 @@ def manifest(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON as people read it; halves of characters, which texts may hold, are escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, default=str)
+    return text
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON for people and programs, whole or not at all."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -14,7 +14,7 @@ from bantam.crowd import PIECE, crowd
 from bantam.errors import BadInput
 from bantam.model import Answer, Model, Written
 from bantam.progress import bar, say
-from bantam.runs import sync
+from bantam.runs import json_text, sync
 from bantam.text.separator import separator
 
 TOOLS = "tools"  # the column of the functions that a row declares
@@ -105,7 +105,7 @@ def rows(
             if advance:
                 advance(done, max(total, done), "")
         if json_ and not output:
-            print(json.dumps({"answers": gathered}, ensure_ascii=False, indent=2))
+            print(json_text({"answers": gathered}, indent=2))
     return done
 
 
@@ -119,9 +119,19 @@ def _asking(
     def answer(model: Model, rows: list[Row]) -> list[Reply]:
         if labels:
             return list(model.batch([row[name] for row in rows]))
-        return [model.write(row[name], _tools(row, tooled) if tooled else tools) for row in rows]
+        return [_reply(model, row, name, tools, tooled) for row in rows]
 
     return answer
+
+
+def _reply(model: Model, row: Row, name: str, tools: Any, tooled: str | None) -> Written:
+    """The answer to a row; what is wrong with its functions or their length is told with its text,
+    by which it is found again."""
+    try:
+        return model.write(row[name], _tools(row, tooled) if tooled else tools)
+    except BadInput as error:
+        shown = json.dumps(row[name][:60], ensure_ascii=False)
+        raise BadInput(f"the text {shown}: {error.message}", error.mend) from None
 
 
 def _tools(row: Row, column: str) -> Any:
@@ -222,7 +232,7 @@ def _objects(file: Path, opened: IO[str]) -> Iterator[Row]:
             continue
         try:
             row = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"{file}, line {number}: not JSON ({error})", "mend this line") from None
         if not isinstance(row, dict):
             raise BadInput(f"{file}, line {number}: not a JSON object", "mend this line")
@@ -250,7 +260,7 @@ class _Written:
         self.table: Any = None
 
     def __enter__(self) -> "_Written":
-        self.file = self.partial.open("w", encoding="utf-8", newline="")
+        self.file = self.partial.open("w", encoding="utf-8", errors="replace", newline="")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -274,7 +284,7 @@ class _Written:
                 told["probabilities"] = said["probabilities"]
                 if self.multi:
                     told["answer"] = said["labels"]
-            self.file.write(json.dumps(told, ensure_ascii=False) + "\n")
+            self.file.write(json_text(told) + "\n")
             return
         if self.table is None:
             delimiter = "\t" if suffix == ".tsv" else ","
