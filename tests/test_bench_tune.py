@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -144,3 +146,96 @@ def test_a_finished_run_is_not_made_again(
     assert asked_of_children[11:] == [{k: json.loads(lines[-1])[k] for k in asked_of_children[-1]}]
     list(tune.compared([1], [0], [1e-4, 3e-4], {"steps": 11, "rows": None}))
     assert len(asked_of_children) == 12 + 3
+
+
+def written(side: str, losses: list[float], exact: float, **change: Any) -> dict[str, Any]:
+    return run(side, [-loss for loss in losses], 1.0, job="calls", exact=exact) | change
+
+
+def test_written_answers_are_compared_by_their_loss(tune: ModuleType) -> None:
+    runs = [
+        written("bantam", [0.5, 0.3, 0.2], 0.5),
+        written("peft", [0.6, 0.4, 0.3], 0.25, seconds=60.0),
+    ]
+    header, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in tune.table(runs).splitlines()
+    )
+    ours, theirs, quotients = (dict(zip(header, row, strict=True)) for row in rows)
+    assert ours["lowest loss, nats a token"] == "0.2000 (0.2000 to 0.2000)"
+    assert ours["s to the same loss"] == "20 (20 to 20)"
+    assert theirs["s to the same loss"] == "30 (30 to 30)"
+    assert quotients["s to the same loss"] == "1.50 (1.50 to 1.50)"
+    assert quotients["answers met exactly"] == "0.50 (0.50 to 0.50)"
+    assert "best score" not in header
+    runs[0]["exact"] = 0.0
+    assert tune.table(runs).splitlines()[-1].count("| |") == 0
+
+
+def test_a_side_that_has_no_memory_is_told(tune: ModuleType) -> None:
+    lost = {"side": "peft", "threads": 1, "rate": 1e-3, "job": "calls", "failed": "no memory"}
+    whole = [written(side, [0.5], 0.5, seed=1) for side in tune.SIDES]
+    half = [written("bantam", [0.5], 0.5, seed=0)]
+    told = tune.table([*half, lost | {"seed": 0}, *whole]).splitlines()
+    assert len({line.count("|") for line in told}) == 1
+    assert told[2].startswith("| 1 | peft | seed 0: no memory |")
+    assert len(told) == 2 + 1 + 3  # the other seed's runs are compared
+    assert len(tune.table([*half, lost | {"seed": 0}]).splitlines()) == 2 + 1
+    assert tune.told(lost | {"seed": 0}) == "peft, 1 threads: no memory"
+    assert tune.best_rate([lost, written("peft", [0.5], 0.5, rate=1e-4)]) == 1e-4
+    assert tune.best_rate([lost, lost | {"rate": 1e-4}]) == 1e-3
+    trial = {"side": "trial", "threads": 1, "tried": {"quick": 1.0, "large": None}}
+    assert tune.told(trial).endswith("quick 1.00; large no memory")
+
+
+def test_a_child_that_the_system_killed_had_no_memory(
+    tune: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"side": "peft", "threads": 1}
+
+    def script(text: str) -> None:
+        monkeypatch.setattr(tune, "command_of", lambda _: ["/bin/sh", "-c", text])
+
+    script("kill -9 $$")
+    assert tune.child(asked) == {"failed": "no memory"}
+    script("echo told; echo '{}'")
+    assert tune.child(asked) == {}
+    script("exit 3")
+    with pytest.raises(subprocess.CalledProcessError):
+        tune.child(asked)
+
+
+@pytest.mark.parametrize(("job", "folder"), [(None, "."), ("function-calls", "function-calls")])
+def test_each_job_has_a_log_of_its_own(
+    tune: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    job: str | None,
+    folder: str,
+) -> None:
+    asked_of_children: list[dict[str, Any]] = []
+
+    def child(asked: dict[str, Any]) -> dict[str, Any]:
+        asked_of_children.append(asked)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        if asked["side"] == "trial":
+            return {"way": "quick", "tried": {"quick": 1.0}}
+        return run(asked["side"], [-0.75], 1.0) | {"exact": 0.5} | asked
+
+    monkeypatch.setattr(tune, "FOLDER", tmp_path)
+    monkeypatch.setattr(tune, "child", child)
+    words = ["--threads", "1", "--seeds", "0", "--rates", "1e-3", *(["--job", job] if job else [])]
+    monkeypatch.setattr(sys, "argv", ["tune.py", *words])
+    tune.main()
+    steps = tune.JOBS[job or tune.DEMO].steps
+    named = {"job": job} if job else {}
+    asked = {"threads": 1, "seed": 0, "steps": steps, "rows": None, **named}
+    assert asked_of_children == [
+        {"side": "data", "threads": 1, **named},
+        {"side": "bantam", **asked},
+        {"side": "trial", "threads": 1, **named},
+        {"side": "peft", **asked, "rate": 1e-3, "way": "quick"},
+    ]
+    assert len((tmp_path / folder / "runs.jsonl").read_text().splitlines()) == 3
+    assert ("best score" in capsys.readouterr().out) == (job is None)
