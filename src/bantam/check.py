@@ -119,13 +119,17 @@ def _split(made: recipe.Recipe, data: dict[str, sources.Source]) -> dict[str, An
 
 
 def _answers(data: recipe.Data, splits: dict[str, Any], made: recipe.Recipe) -> None:
-    """Refuse a schema or declarations that answers cannot be held to."""
+    """Refuse a schema or declarations that answers cannot be held to, and rivals for nothing."""
     from bantam.text import answers
 
     if data.tools:
         answers.settled_calls(splits)
     elif made.task.kind == "extract":
         answers.settled(splits, recipe.answer_schema(made))
+    if "tagger" in made.judge.rivals:
+        from bantam.judge import tagger
+
+        tagger.check(splits["train"]["output"].to_list())
 
 
 def _rival(source: sources.Source, kind: str) -> Path:

@@ -384,6 +384,9 @@ def _check_kind(path: Path, lines: dict[tuple[str | int, ...], int], written: Wr
     if kind == "extract" and data.tools is not None and written.task.schema_file is not None:
         why = "there is none with data.tools, where the functions of each row say what is answered"
         found.append((("task", "schema"), why))
+    if kind == "extract" and data.tools is not None and written.judge.prompts:
+        why = "there are none with data.tools, where the functions of each row are told as well"
+        found.append((("judge", "prompts"), why))
     told = [
         _Mistake(lines[place], ".".join(place), why, "take the line out") for place, why in found
     ]

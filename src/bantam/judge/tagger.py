@@ -66,6 +66,15 @@ def has_spans(outputs: Sequence[str]) -> bool:
     return _place([_parsed(output) for output in outputs]) is not None
 
 
+def check(outputs: Sequence[str]) -> None:
+    """Raises BadInput if `has_spans` denies that there is something to find."""
+    if not has_spans(outputs):
+        raise BadInput(
+            'judge.rivals: "tagger" finds spans, and the outputs hold no list of such',
+            "take it out; a span has whole numbers `start` and `end` and a text `label` or `type`",
+        )
+
+
 def tagger(
     texts: Sequence[str],
     outputs: Sequence[str],

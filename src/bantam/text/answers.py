@@ -19,7 +19,10 @@ def settled(splits: Splits, given: dict[str, Any] | None) -> tuple[Splits, dict[
     Raises BadInput for a schema that answers cannot be held to.
     """
     values = [json.loads(output) for output in splits["train"]["output"]]
-    found = schema.check(given or schema.infer(values), "task.schema")
+    if given:
+        found = schema.check(given, "task.schema")
+    else:
+        found = schema.check(schema.infer(values), "what the outputs hold, as a schema")
 
     def ordered(output: str) -> str:
         value = json.loads(output)
@@ -46,6 +49,9 @@ def settled_calls(splits: Splits) -> tuple[Splits, int]:
             answer = schema.of_tools(found, most)
             value = json.loads(output)
             wrong = schema.mistake(answer, value)
+            known = {one["function"]["name"] for one in found}
+            if strange := [call["name"] for call in value if call["name"] not in known]:
+                wrong = f'"{strange[0]}" is not among them'
             if wrong and len(value) <= most:  # longer ones of a test file are only never met
                 raise BadInput(
                     f"{origin}: the output does not follow the declared functions: {wrong}",
