@@ -9,13 +9,15 @@ import polars as pl
 import pytest
 
 import job
-from bantam import kinds
+from bantam import kinds, pipeline, recipe
 from bantam.errors import BadInput
 from bantam.judge import certainty, prompted, written
 from bantam.kinds import Row, schema, texts
 from bantam.model import Model
 from test_writing_jobs import TOOLS, write
 from tiny import tiny_llama, tokenizer_metadata
+
+Bantam = Callable[..., job.Done]
 
 
 def closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -146,17 +148,16 @@ def test_rows_without_room_are_wrong_and_end_nothing(tmp_path: Path) -> None:
         assert prompted.asking(task, ())(model, split.rows[:2])[0] is None
 
 
-def test_a_rival_whose_json_cannot_be_held_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_rival_whose_json_cannot_be_held_is_refused(
+    tmp_path: Path, tiny_model: Path, bantam: Bantam
+) -> None:
     write(tmp_path, tiny_model, "record", rivals='["./theirs.gguf"]')
     tiny_llama(tmp_path / "theirs.gguf", pre="chatglm-bpe")
     for command in ("check", "make"):
-        done = job.run(command, "recipe.toml", cwd=tmp_path)
+        done = bantam(command, "recipe.toml")
         assert done.code == 2
         assert "its tokens are not known" in done.out + done.err
     assert not (tmp_path / "runs/tiny/text").exists()
-
-
-Bantam = Callable[..., job.Done]
 
 
 def test_odd_rows_are_told_or_borne(tmp_path: Path, bantam: Bantam) -> None:
@@ -183,3 +184,68 @@ def test_odd_rows_are_told_or_borne(tmp_path: Path, bantam: Bantam) -> None:
     done = bantam("run", "model.gguf", "-f", "rows.jsonl")
     assert done.code == 2
     assert 'the text "the second": the functions: ' in done.err
+
+
+def change(folder: Path, one: str, other: str) -> None:
+    """Other words in the recipe, all of which must be there."""
+    text = (folder / "recipe.toml").read_text("utf-8")
+    assert one in text
+    (folder / "recipe.toml").write_text(text.replace(one, other), "utf-8")
+
+
+def test_rivals_and_prompts_for_nothing_are_refused(
+    tmp_path: Path, tiny_model: Path, bantam: Bantam
+) -> None:
+    write(tmp_path, tiny_model, "record", rivals='["tagger"]')
+    for command in ("check", "make"):
+        done = bantam(command, "recipe.toml")
+        assert done.code == 2
+        assert 'judge.rivals: "tagger" finds spans' in done.out + done.err
+    assert not (tmp_path / "runs/tiny/train").exists()
+    write(tmp_path, tiny_model, "call")
+    change(tmp_path, "shots = 2", 'prompts = ["{text}"]')
+    done = bantam("check", "recipe.toml")
+    assert "judge.prompts: there are none with data.tools" in done.out
+
+
+def test_outputs_that_make_no_schema_or_call_what_is_not_declared(
+    tmp_path: Path, tiny_model: Path, bantam: Bantam
+) -> None:
+    write(tmp_path, tiny_model, "record")
+    keys = [{"text": f"t {n}", "output": {f"k {n} {m}": m for m in range(30)}} for n in range(90)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, keys)), "utf-8")
+    done = bantam("check", "recipe.toml")
+    assert "what the outputs hold, as a schema: the schema has over 2000 parts" in done.out
+    write(tmp_path, tiny_model, "call")
+    call = {"text": "odd", "output": [{"name": "nope", "arguments": {}}], "tools": TOOLS}
+    with (tmp_path / "rows.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(call))
+    done = bantam("check", "recipe.toml")
+    assert 'row 161: the output does not follow the declared functions: "nope" is not' in done.out
+
+
+def test_another_order_of_properties_is_another_schema(tmp_path: Path, tiny_model: Path) -> None:
+    """And what can never be met is told."""
+    write(tmp_path, tiny_model, "record", task='schema = "own.json"')
+    rows = [
+        {"text": f"the camera {n}", "output": {"id": 10**17 + n, "small": 1e-7}} for n in range(80)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    made, folder = recipe.load(tmp_path / "recipe.toml"), tmp_path / "run"
+    folder.mkdir()
+    for names in (["id", "small"], ["small", "id"]):
+        own = closed({name: {"type": "number"} for name in names})
+        (tmp_path / "own.json").write_text(json.dumps(own), "utf-8")
+        found = pipeline._sources(made, folder)
+        begun = pipeline.Job(made, folder, found, recipe.answer_schema(made))
+        pipeline._text(begun)
+        assert list(json.loads(begun.rows("train")["output"][0])) == names
+        assert "train outputs hold numbers over 1e15" in pipeline._never_met(begun)[0]
+
+
+def test_choices_do_not_begin_with_the_first_rows_of_a_sorted_file() -> None:
+    rows = pl.DataFrame({"row": range(1000)})
+    some = written.drawn(rows, 100)["row"]
+    assert 400 < some.mean() < 600  # type: ignore[operator]
+    assert some.equals(written.drawn(rows)["row"].head(100))
+    assert written.drawn(rows)["row"].n_unique() == 1000

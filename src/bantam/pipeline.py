@@ -181,6 +181,7 @@ def make(
         _base(job)
         runs.write_text(folder / "recipe.toml", path.read_text(encoding="utf-8"))
         text_key = _text(job)
+        _check_rivals(job)
         train_key = _train(job, text_key)
         model_key = _model(job, train_key)
         pack_key = _pack(job, model_key)
@@ -192,6 +193,14 @@ def make(
 def run_folder(made: recipe.Recipe) -> Path:
     """Where a recipe is made when nothing else is said."""
     return Path("runs") / made.task.name
+
+
+def _check_rivals(job: Job) -> None:
+    """Refuse a rival that has nothing to do before training."""
+    if "tagger" in job.made.judge.rivals:
+        from bantam.judge import tagger
+
+        tagger.check(job.rows("train")["output"].to_list())
 
 
 def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
@@ -260,7 +269,8 @@ def _text(job: Job) -> str:
         data.model_dump(),
         job.made.task.multi,
         {n: found[n].sha256 for names in files.values() for n in names},
-        *([kind, schema] if job.writes else []),
+        # As text, since the order of its properties is that of the answers.
+        *([kind, schema and json.dumps(schema)] if job.writes else []),
     )
 
     def build(folder: Path) -> None:
@@ -389,8 +399,32 @@ def _too_long(job: Job) -> list[str]:
                 f"{cut} of {len(kept)} {split} texts are cut at their end, to "
                 f"{job.task.max_text_tokens} tokens"
             )
+    found += _never_met(job)
     for warning in found:
         say(f"  warning: {warning}")
+    return found
+
+
+def _never_met(job: Job) -> list[str]:
+    """Warnings of outputs that the model cannot write, as it is held to its schema."""
+    if job.task.kind != "extract":
+        return []
+    from bantam.kinds import schema
+
+    found = []
+    for split in ("train", "val", "test"):
+        values = [json.loads(output) for output in job.rows(split)["output"]]
+        if count := sum(map(schema.unwritable, values)):
+            found.append(
+                f"{count} of {len(values)} {split} outputs hold numbers over 1e15 or with an "
+                "exponent, such as 1e-07, which the model cannot write: make them texts"
+            )
+        most = job.task.most_calls
+        if most and (count := sum(len(value) > most for value in values)):
+            found.append(
+                f"{count} of {len(values)} {split} outputs have more calls than any training "
+                f"output, which has {most} at most: they cannot be met"
+            )
     return found
 
 
@@ -482,7 +516,7 @@ def _packed_writer(job: Job, decoder: "Decoder", write: Write) -> list[dict[str,
     say(f"  proving the packed file on {len(rows)} texts")
     with Model(path) as packed:
         checks = proof.prove_written(decoder, packed, rows)
-    val = written.split_of(job.task.kind, job.rows("val").head(JUDGED_CERTAINTY))
+    val = written.split_of(job.task.kind, written.drawn(job.rows("val"), JUDGED_CERTAINTY))
     with bar(f"pack: answering {len(val.rows)} validation texts") as advance:
         found = certainty.learned(path, job.task, val, job.made.task.sure, advance)
     if job.made.task.sure is not None:

@@ -198,6 +198,14 @@ def text(value: Any) -> str:
     return written.replace("\x7f", "\\u007f")  # as the decoder writes it
 
 
+def unwritable(value: Any) -> bool:
+    """Whether a value holds a number that the decoder never writes: see `grammar`."""
+    if isinstance(value, dict | list):
+        return any(map(unwritable, value.values() if isinstance(value, dict) else value))
+    number = isinstance(value, int | float)
+    return number and (abs(value) > grammar.LARGEST_NUMBER or "e" in json.dumps(float(value)))
+
+
 def tools(value: object, origin: str) -> list[Schema]:
     """Function declarations in OpenAI's form, checked: [{"type": "function", "function": ...}].
 
