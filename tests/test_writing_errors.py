@@ -1,6 +1,7 @@
 """What is wrong or odd in the kinds that write their answers: told, or borne, never a traceback."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,12 +217,30 @@ def test_outputs_that_make_no_schema_or_call_what_is_not_declared(
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, keys)), "utf-8")
     done = bantam("check", "recipe.toml")
     assert "what the outputs hold, as a schema: the schema has over 2000 parts" in done.out
-    write(tmp_path, tiny_model, "call")
-    call = {"text": "odd", "output": [{"name": "nope", "arguments": {}}], "tools": TOOLS}
-    with (tmp_path / "rows.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(call))
-    done = bantam("check", "recipe.toml")
-    assert 'row 161: the output does not follow the declared functions: "nope" is not' in done.out
+    for name, said in (("nope", '"nope" is not'), ("mend", "0.arguments: 'thing' is a required")):
+        write(tmp_path, tiny_model, "call")
+        call = {"text": "odd", "output": [{"name": name, "arguments": {}}], "tools": TOOLS}
+        with (tmp_path / "rows.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(call))
+        done = bantam("check", "recipe.toml")
+        assert f"row 161: the output does not follow the declared functions: {said}" in done.out
+
+
+def test_an_empty_schema_is_refused(tmp_path: Path, tiny_model: Path, bantam: Bantam) -> None:
+    write(tmp_path, tiny_model, "record", task='schema = "own.json"')
+    (tmp_path / "own.json").write_text("{}", "utf-8")
+    assert "own.json says nothing of the answers" in bantam("check", "recipe.toml").out
+
+
+def test_many_rows_with_the_same_functions_are_checked_quickly() -> None:
+    began = time.process_time()
+    for row in range(500):
+        schema.tools(TOOLS, f"row {row}")
+    assert time.process_time() - began < 2
+    bad = {"type": "object", "properties": {"a": {"enum": []}}, "required": ["a"]}
+    for row in (1, 2):
+        with pytest.raises(BadInput, match=f"row {row}, f"):
+            schema.tools([{"name": "f", "parameters": bad}], f"row {row}")
 
 
 def test_another_order_of_properties_is_another_schema(tmp_path: Path, tiny_model: Path) -> None:

@@ -346,6 +346,8 @@ def answer_schema(made: Recipe) -> dict[str, Any] | None:
         raise BadInput(f"task.schema: {path} is not UTF-8 text: {error}", mend) from None
     if not isinstance(found, dict):
         raise BadInput(f"task.schema: {path} does not hold an object", mend)
+    if not found:
+        raise BadInput(f"task.schema: {path} says nothing of the answers", mend)
     return found
 
 

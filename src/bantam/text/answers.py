@@ -49,10 +49,8 @@ def settled_calls(splits: Splits) -> tuple[Splits, int]:
             answer = schema.of_tools(found, most)
             value = json.loads(output)
             wrong = schema.mistake(answer, value)
-            known = {one["function"]["name"] for one in found}
-            if strange := [call["name"] for call in value if call["name"] not in known]:
-                wrong = f'"{strange[0]}" is not among them'
             if wrong and len(value) <= most:  # longer ones of a test file are only never met
+                wrong = next(filter(None, (_wrong_call(call, found) for call in value)), wrong)
                 raise BadInput(
                     f"{origin}: the output does not follow the declared functions: {wrong}",
                     "mend the row: output is a list of "
@@ -63,6 +61,14 @@ def settled_calls(splits: Splits) -> tuple[Splits, int]:
         return frame.with_columns(pl.Series("tools", tools), pl.Series("output", outputs))
 
     return {name: checked(frame) for name, frame in splits.items()}, max(1, most)
+
+
+def _wrong_call(call: Any, tools: list[dict[str, Any]]) -> str | None:
+    """What is wrong with one call, by the function that it names alone."""
+    meant = [one for one in tools if one["function"]["name"] == call["name"]]
+    if not meant:
+        return f'"{call["name"]}" is not among them'
+    return schema.mistake(schema.of_tools(meant, 1), [call])
 
 
 def _with_outputs(frame: pl.DataFrame, change: Callable[[str], str]) -> pl.DataFrame:
