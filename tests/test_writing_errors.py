@@ -117,6 +117,19 @@ def test_a_text_of_any_length_leaves_room_for_the_answer(tmp_path: Path) -> None
             assert answer.tokens >= task.max_answer_tokens - 1  # it is untrained and goes on
 
 
+def test_no_prompt_of_a_rival_leaves_a_long_text_unanswered(tmp_path: Path) -> None:
+    rows = [Row(f"the camera {number}", '{"a": 1}') for number in range(3)]
+    wanted = closed({"a": {"type": "integer", "description": "how many " * 20}})
+    with packed(tmp_path / "model.gguf", "extract", answer_schema=wanted) as model:
+        task = model.asked()
+        prompts = prompted.zero_shot(model, task, ["Read it with care. " * 5 + "{text}"])
+        prompts |= prompted.few_shot(model, task, rows, 3, prompted.longest(model, task, rows))
+        assert len(prompts) == 6
+        for asked in prompts.values():
+            (answer,) = prompted.asking(asked, ())(model, [Row("good camera " * 900, "")])
+            assert schema.mistake(wanted, json.loads(answer or "")) is None
+
+
 def test_what_is_no_text(tmp_path: Path) -> None:
     with packed(tmp_path / "model.gguf", "generate") as model:
         for bad in (None, 5, b"text", ["text"]):

@@ -86,7 +86,8 @@ def zero_shot(model: Model, task: kinds.Task, written: Sequence[str]) -> dict[st
     plain = replace(task, certainty=(), thresholds=())
     described = _described(plain)
     prompts = {"plain": plain, "described": described} | chat_form.prompts(model, described)
-    return prompts | _own(plain, written)
+    prompts |= _own(plain, written)
+    return {name: _fitted(model, asked) for name, asked in prompts.items()}
 
 
 def few_shot(
@@ -104,7 +105,18 @@ def few_shot(
                 prompts[f"{len(drawn)} examples, draw {draw + 1}"] = shown
                 break
             drawn = drawn[: len(drawn) * 3 // 4]
-    return prompts or {"no examples": plain}
+    prompts = prompts or {"no examples": plain}
+    return {name: _fitted(model, asked) for name, asked in prompts.items()}
+
+
+def _fitted(model: Model, task: kinds.Task) -> kinds.Task:
+    """With texts cut so that there is room for them and their answer, as there is with ours: a
+    prompt of more words than ours would else leave long texts without an answer."""
+    if task.most_calls:  # what else stands in the prompt differs from row to row
+        return task
+    around = len(model.start) + len(task.prompt(model.encode, "")) + task.max_answer_tokens
+    room = max(1, model.context - 1 - around)
+    return replace(task, max_text_tokens=min(task.max_text_tokens, room))
 
 
 def _described(task: kinds.Task) -> kinds.Task:

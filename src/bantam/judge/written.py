@@ -217,14 +217,13 @@ def _language(
     """A language model that is only prompted, with the prompt that validation likes best."""
     outputs = [references(row.output)[0] for row in train.rows]
     stop = prompted.stops(outputs) if task.kind == "generate" else ()
-    model = Model(path, context=CONTEXT)
     prompts: dict[str, kinds.Task] = {}
-    if "zero" in ways:
-        prompts = prompted.zero_shot(model, task, settings.prompts)
-    if "few" in ways:
-        room = prompted.longest(model, task, val.rows)
-        prompts |= prompted.few_shot(model, task, train.rows, settings.shots, room)
-    model.close()
+    with Model(path, context=CONTEXT) as model:
+        if "zero" in ways:
+            prompts = prompted.zero_shot(model, task, settings.prompts)
+        if "few" in ways:
+            room = prompted.longest(model, task, val.rows)
+            prompts |= prompted.few_shot(model, task, train.rows, settings.shots, room)
     done = 0
 
     def tried(count: int) -> None:
