@@ -13,6 +13,7 @@ import job
 from bantam import kinds, pipeline, recipe
 from bantam.errors import BadInput
 from bantam.judge import certainty, prompted, written
+from bantam.judge.patterns import patterns
 from bantam.kinds import Row, schema, texts
 from bantam.model import Model
 from test_writing_jobs import TOOLS, write
@@ -281,3 +282,11 @@ def test_choices_do_not_begin_with_the_first_rows_of_a_sorted_file() -> None:
     assert 400 < some.mean() < 600  # type: ignore[operator]
     assert some.equals(written.drawn(rows)["row"].head(100))
     assert written.drawn(rows)["row"].n_unique() == 1000
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_rival_of_fields_bears_texts_that_share_no_word_or_hold_none() -> None:
+    outputs = [json.dumps({"a": "xy"[n % 2], "b": ["p", "qr"[n % 2]]}) for n in range(24)]
+    for texts_ in ([f"{n}{n + 1}" for n in range(24)], [chr(33 + n % 14) for n in range(24)]):
+        found = patterns(texts_[:16], outputs[:16], texts_[16:], outputs[16:], lambda *_: 0.0)
+        assert len(found.answer(["?", "new"])) == 2

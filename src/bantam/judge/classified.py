@@ -1,6 +1,7 @@
 """A finder for fields whose few values do not stand in the text: counting words decides."""
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,10 @@ from bantam.judge.finders import NOTHING
 MOST_VALUES = 60  # of a field, those that two rows at least have
 STRENGTHS = ("3", "30")  # C of the regression
 SURE = {"": 0.5, " or so": 0.35}  # from which probability on an item of a list is given
+TERMS: dict[str, dict[str, Any]] = {
+    "word": {"ngram_range": (1, 2)},
+    "char": {"analyzer": "char_wb", "ngram_range": (2, 5)},
+}
 LEFT_OUT = ""  # stands for a field that is not there: no JSON is empty
 
 
@@ -31,29 +36,35 @@ def fitting(values: Sequence[Any]) -> bool:
     )
 
 
+def _features(texts: Sequence[str]) -> FeatureUnion:
+    """TF-IDF fitted to texts: of terms that two have, or of all where they share none."""
+    parts = []
+    for name, terms in TERMS.items():
+        for least in (2, 1):
+            try:
+                part = TfidfVectorizer(sublinear_tf=True, min_df=least, **terms).fit(texts)
+            except ValueError:  # no such term: texts may be signs alone, or all of other words
+                continue
+            parts.append((name, part))
+            break
+    return FeatureUnion(parts)
+
+
 class Classified:
     """TF-IDF over words and letters with logistic regression; of lists one for each item."""
 
     def __init__(self, texts: Sequence[str], values: Sequence[Any], strength: str, sure: float):
         self.lists = any(isinstance(value, list) for value in values)
         self.sure = sure
-        self.features = FeatureUnion(
-            [
-                ("word", TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)),
-                (
-                    "char",
-                    TfidfVectorizer(
-                        sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 5), min_df=2
-                    ),
-                ),
-            ]
-        )
-        x = self.features.fit_transform(texts)
+        self.features = _features(texts)
+        x = self.features.transform(texts)
         model = LogisticRegression(C=float(strength), max_iter=1000)
         if self.lists:
             self.items = MultiLabelBinarizer()
             y = self.items.fit_transform([_items(v) if isinstance(v, list) else [] for v in values])
-            self.model: Any = OneVsRestClassifier(model).fit(x, y)
+            with warnings.catch_warnings():  # an item that stands in every list, or in none
+                warnings.filterwarnings("ignore", "Label .* is present", UserWarning)
+                self.model: Any = OneVsRestClassifier(model).fit(x, y)
         else:
             self.model = model.fit(x, [_items(value)[0] for value in values])
 
