@@ -60,10 +60,11 @@ def paired(
     nothing. All 2^groups swaps are counted, so it needs no seed; with every row its own group it is
     the exact McNemar test.
     """
-    change, grain = _whole(np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float))
+    exact = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
+    change, grain = _whole(exact)
     sums, sizes = _by_group(change, groups)
     low, high = _interval(sums, sizes, (-float(grain), float(grain)), seed, repeats, level)
-    mean = float(sums.sum() / sizes.sum()) / grain
+    mean = float(exact.mean())
     return Paired(mean, low / grain, high / grain, _sign_flip_p_value(sums))
 
 
