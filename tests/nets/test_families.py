@@ -45,7 +45,7 @@ def test_logits(both: Both) -> None:
 @pytest.mark.parametrize("name", ["llama", "mistral", "phi 3, longrope", "gemma 2", "gpt 2"])
 @torch.no_grad()
 def test_texts_that_go_another_way_through_attention(tmp_path: Path, name: str) -> None:
-    theirs = folder(name, tmp_path, max_position_embeddings=512)
+    theirs = folder(name, tmp_path, max_position_embeddings=2 * SHORT)
     ids = torch.tensor(texts(VOCAB, SHORT + 40))
     close(load(tmp_path)(ids), theirs(ids).logits)
 
