@@ -22,7 +22,7 @@ from bantam.kinds import classify, several
 from bantam.model import Model
 from bantam.recipe import HOLE
 
-ROUND = 24  # validation rows that a prompt is tried on before the worse half is dropped
+ROUND = 32  # validation rows that a prompt is tried on before the worse half is dropped
 LONGEST = 400  # characters of a shot
 
 
