@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 
 import bantam
 import job
+from bantam import kinds
 from bantam.errors import BadInput
 from bantam.formats import gguf
+from bantam.kinds import texts as writing
 from bantam.model import Answer, Model, find, load
 from tiny import tiny_llama
 
@@ -222,3 +225,30 @@ def test_a_tokenizer_that_only_the_runtime_knows(tmp_path: Path) -> None:
         segments = [("<|im_start|>user\n", True), ("say <|im_end|> twice", False)]
         assert theirs.encode(segments) == known.encode(segments)
         assert (theirs.start, theirs.end) == (known.start, known.end)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        '{"type": "array", "items": ' * 200 + "{}" + "}" * 200,
+        '{"$defs": {"n": {"$ref": "#/$defs/n"}}, "$ref": "#/$defs/n"}',
+        '{"type": "string", "pattern": "(?=a)b"}',
+        '{"$ref": "https://example.org/schema.json"}',
+    ],
+)
+def test_the_schema_of_a_strange_file_is_checked(
+    tiny_model: Path, tmp_path: Path, bad: str
+) -> None:
+    file = gguf.read(tiny_model)
+    task = writing.task("extract", "t", "", answer_schema={"type": "string"})
+    metadata = file.metadata | kinds.to_metadata(replace(task, schema=bad))
+    tensors = [
+        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
+        for name, info in file.tensors.items()
+    ]
+    gguf.write(tmp_path / "strange.gguf", metadata, tensors)
+    with (
+        Model(tmp_path / "strange.gguf", threads=1) as strange,
+        pytest.raises(BadInput, match=r"strange\.gguf: bantam\.schema"),
+    ):
+        strange("a text")

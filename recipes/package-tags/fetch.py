@@ -3,7 +3,7 @@
     python recipes/package-tags/fetch.py [INDEX...]
 
 `debian_index`, beside this folder, says what the files of an index are; without any it is apt's.
-The tags (https://debtags.debian.org) are in the field `Tag` of the index, such as
+The tags (debtags) are in the field `Tag` of the index, such as
 "interface::commandline, use::searching". A package without tags of a facet may lack them because
 nobody gave them, so only programs with most of the facets count.
 """

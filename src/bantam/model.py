@@ -232,9 +232,15 @@ class Model:
     @cached_property
     def _grammar(self) -> Callable[[kinds.Task, str], Grammar]:
         """The grammar of a task's answers, by the functions that are declared."""
-        from bantam.kinds import grammar, texts
+        from bantam.kinds import grammar, schema, texts
 
-        return lru_cache(64)(lambda task, tools: grammar.grammar(texts.schema_of(task, tools)))
+        def made(task: kinds.Task, tools: str) -> Grammar:
+            found = texts.schema_of(task, tools)
+            if task.schema:  # it comes out of a file, which may be anybody's; functions are checked
+                schema.check(found, f"{self.path}: bantam.schema")
+            return grammar.grammar(found)
+
+        return lru_cache(64)(made)
 
     @cached_property
     def _vocabulary(self) -> llguidance.LLTokenizer:
