@@ -8,11 +8,13 @@ Today llama.cpp is behind it. Another runtime needs the methods of `Runtime` and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
+
+from bantam.errors import BantamError
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,53 @@ class Completion:
     tokens: int
     log_probability: float  # of the tokens that were written, in nats
     ended: bool  # by the model or a stop string; else its tokens were used up
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next tokens are chosen, in llama.cpp's and OpenAI's terms."""
+
+    max_tokens: int | None = None  # None: as many as there is room for
+    temperature: float = 0.0  # 0: always the likeliest token
+    top_p: float = 1.0
+    top_k: int = 0  # 0: no bound
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token, added to its logit
+    seed: int | None = None  # the same seed, the same text
+    stop: tuple[str, ...] = ()  # strings that end the text and are left out of it
+    end_ids: tuple[int, ...] = ()  # tokens that end it, beside the model's own
+    alternatives: int | None = None  # tell each token's log-probability, and so many others
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token that was written, and the likeliest in its place, before anything was biased."""
+
+    id: int
+    text: str
+    log_probability: float
+    alternatives: tuple[tuple[int, str, float], ...] = ()  # id, text, log-probability
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some whole characters of a text that is being written."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()  # only with `Sampling.alternatives`
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a text ended."""
+
+    reason: str  # "stop" (the model's end, an end id or a stop string) or "length"
+    stop: str | None  # the stop string
+    tokens: int  # that were written
+    cached_tokens: int  # of the prompt, that the runtime still knew
 
 
 class Runtime(Protocol):
@@ -77,6 +126,20 @@ class Runtime(Protocol):
 
         It ends at the model's own end token, at one of `end_ids`, before a `stop` string, after
         `max_tokens`, or when the context is full. Closing the iterator stops the work.
+        """
+        ...
+
+    def write(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        tell: Callable[[Piece | Done | BantamError], None],
+    ) -> Callable[[], None]:
+        """Begin to write what follows; calling what is returned stops it.
+
+        `tell` gets each piece as it comes, then one `Done`, or the error that ended it; it is
+        called in a thread of the runtime's and must return at once. A text that was stopped is told
+        no more about.
         """
         ...
 
