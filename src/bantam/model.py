@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from bantam import sources
     from bantam.formats.tokenizer import Tokenizer
+    from bantam.kinds.constrain import Decoded, Draw
     from bantam.kinds.grammar import Grammar
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
@@ -170,17 +171,26 @@ class Model:
             return self.batch([text])[0]
         return self.write(text, tools)
 
-    def write(self, text: str, tools: Any = None) -> Written:
-        """The answer of a task whose answers are written. Raises BadInput when text and functions
-        are longer than the context, or when the functions are missing or no functions."""
+    def write(
+        self, text: str, tools: Any = None, tell: Callable[[bytes], None] | None = None
+    ) -> Written:
+        """The answer of a task whose answers are written; `tell` as for `written`. Raises BadInput
+        when text and functions are longer than the context, or when the functions are missing or
+        no functions."""
         task = self.asked()
-        return self.written(task, text, _declared(task, tools))
+        return self.written(task, text, _declared(task, tools), tell=tell)
 
     def written(
-        self, task: kinds.Task, text: str, tools: str = "", stop: Sequence[str] = ()
+        self,
+        task: kinds.Task,
+        text: str,
+        tools: str = "",
+        stop: Sequence[str] = (),
+        tell: Callable[[bytes], None] | None = None,
     ) -> Written:
         """The answer to `task`, which may be another than the file was packed for; `tools` are
-        checked declarations as JSON. Free text also ends before one of `stop`."""
+        checked declarations as JSON. Free text also ends before one of `stop`; of JSON `tell` gets
+        what is written as it comes, and what it raises ends the work."""
         from bantam.kinds import texts
 
         prompt = self.start + texts.prompt(task, self.encode, text, tools)
@@ -190,16 +200,7 @@ class Model:
             probability = texts.certain(task, told.log_probability, told.tokens)
             written, log = told.text.strip(), told.log_probability
             return Written(written, probability, log, told.tokens, whole=told.ended)
-        from bantam.kinds import constrain
-
-        done = constrain.decode(
-            self.runtime.likeliest,
-            self.runtime.choose,
-            prompt,
-            self._vocabulary,
-            self._grammar(task, tools),
-            most,
-        )
+        done = self.held(prompt, self._grammar(task, tools), most, tell=tell)
         probability = texts.certain(task, done.log_probability, done.tokens)
         return Written(
             done.text,
@@ -209,6 +210,29 @@ class Model:
             json.loads(done.text),
             texts.sure(task, probability),
             not done.closed,
+        )
+
+    def held(
+        self,
+        prompt: Sequence[int],
+        grammar: Grammar,
+        most: int,
+        *,
+        draw: Draw | None = None,
+        tell: Callable[[bytes], None] | None = None,
+    ) -> Decoded:
+        """What the model writes when it is held to a grammar: see `kinds.constrain.decode`."""
+        from bantam.kinds import constrain
+
+        return constrain.decode(
+            self.runtime.likeliest,
+            self.runtime.choose,
+            prompt,
+            self._vocabulary,
+            grammar,
+            most,
+            draw or constrain.likeliest_of,
+            tell,
         )
 
     def freely(self, task: kinds.Task, text: str, tools: str = "") -> str:
@@ -292,18 +316,7 @@ class Model:
         `temperature` is what the file recommends, else 0.7; at 0 the likeliest token is taken.
         The same `seed` gives the same reply again.
         """
-        from bantam.formats import chat
-
-        template = self.file.metadata.get("tokenizer.chat_template")
-        segments = chat.render(
-            template if isinstance(template, str) else None,
-            list(messages),
-            bos_token=self._special("bos"),
-            eos_token=self._special("eos"),
-        )
-        ids = self.encode(segments)
-        if self.start and ids[:1] != self.start:  # exactly one, whether the template writes it
-            ids = self.start + ids
+        ids = self.conversation(messages)
         room = self.context - 1
         if len(ids) > room:
             raise BadInput(
@@ -312,6 +325,32 @@ class Model:
             )
         warmth = self._temperature if temperature is None else temperature
         return self.runtime.generate(ids, max_tokens=max_tokens, temperature=warmth, seed=seed)
+
+    @property
+    def template(self) -> str | None:
+        """The file's own chat template, which may be anybody's."""
+        told = self.file.metadata.get("tokenizer.chat_template")
+        return told if isinstance(told, str) else None
+
+    def conversation(
+        self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None = None
+    ) -> list[int]:
+        """The ids that ask for the next turn of a conversation, as the file's template has it.
+
+        Raises BadInput when the template fails or refuses the messages.
+        """
+        from bantam.formats import chat
+
+        segments = chat.render(
+            self.template,
+            list(messages),
+            tools=tools,
+            bos_token=self._special("bos"),
+            eos_token=self._special("eos"),
+        )
+        ids = self.encode(segments)
+        # Exactly one start token, whether or not the template writes it.
+        return ids if ids[: len(self.start)] == self.start else self.start + ids
 
     def chat(self, messages: Sequence[dict[str, str]], **settings: Any) -> str:
         """The whole reply to a conversation; settings as for `stream`."""

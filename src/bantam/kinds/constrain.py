@@ -30,6 +30,7 @@ MOST_CLOSING = 2_000  # choices; what the grammar leaves no choice about costs n
 SOONEST = b'}],n"1234567890-.ft[{'
 
 Likeliest = Callable[[list[int], int], list[tuple[int, float]]]  # prompt, count -> (id, P), sorted
+Draw = Callable[[Sequence[float]], int]  # probabilities -> the number of the one that is taken
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,32 @@ class Decoded:
     tokens: int
     asked: int  # how often the model was asked
     closed: bool  # the tokens were used up
+
+
+def likeliest_of(shares: Sequence[float]) -> int:
+    """The number of the largest."""
+    return max(range(len(shares)), key=shares.__getitem__)
+
+
+def drawing(temperature: float, top_p: float, seed: int | None) -> Draw:
+    """How choices are drawn at a temperature, among the likeliest that together have `top_p`."""
+    if temperature <= 0:
+        return likeliest_of
+    dice = random.Random(seed)  # noqa: S311
+
+    def draw(shares: Sequence[float]) -> int:
+        top = max(shares)
+        warm = [(share / top) ** (1 / temperature) for share in shares]
+        order = sorted(range(len(warm)), key=warm.__getitem__, reverse=True)
+        left, kept = top_p * sum(warm), []
+        for at in order:
+            kept.append(at)
+            left -= warm[at]
+            if left <= 0:
+                break
+        return dice.choices(kept, [warm[at] for at in kept])[0]
+
+    return draw
 
 
 class _Wrapped:
@@ -74,16 +101,19 @@ def decode(
     vocabulary: LLTokenizer,
     grammar: Grammar,
     max_tokens: int,
+    draw: Draw = likeliest_of,
+    tell: Callable[[bytes], None] | None = None,
 ) -> Decoded:
-    """Write the answer to a prompt.
+    """Write the answer to a prompt, each choice by `draw`.
 
-    After `max_tokens`, forced ones counted, the answer is closed as soon as the grammar lets it.
-    Raises JobFailed if it does not let it in 2,000 choices or 100,000 tokens more, or is too
-    complex.
+    `tell` gets what has come since it was last called, before each question to the model and at
+    the end; what it raises ends the work. After `max_tokens`, forced ones counted, the answer is
+    closed as soon as the grammar lets it. Raises JobFailed if it does not let it in 2,000 choices
+    or 100,000 tokens more, or is too complex.
     """
     matcher = LLMatcher(vocabulary, grammar.text, log_level=0)
     ids: list[int] = []
-    log, asked, closing, closed = 0.0, 0, 0, False
+    log, asked, closing, closed, told = 0.0, 0, 0, False, 0
     while True:
         over = len(ids) - max_tokens
         if closing > MOST_CLOSING or over > LONGEST_ANSWER:
@@ -92,6 +122,9 @@ def decode(
             ids += forced
             matcher.consume_tokens(forced)
             continue
+        if tell:
+            tell(vocabulary.decode_bytes(ids[told:]))
+            told = len(ids)
         if matcher.is_error():
             raise JobFailed(
                 f"the schema is too much for the decoder: {matcher.get_error():.200}",
@@ -111,7 +144,8 @@ def decode(
         if closed:
             token = _closing(vocabulary, allowed, vocabulary.decode_bytes(ids))
         else:
-            token, probability = _choice(likeliest, choose, [*prompt, *ids], vocabulary, allowed)
+            whole = [*prompt, *ids]
+            token, probability = _choice(likeliest, choose, whole, vocabulary, allowed, draw)
             log += math.log(max(probability, 1e-30))
             asked += 1
         if token == vocabulary.eos_token:
@@ -134,8 +168,9 @@ def _choice(
     prompt: list[int],
     vocabulary: LLTokenizer,
     allowed: NDArray[np.int64],
+    draw: Draw,
 ) -> tuple[int, float]:
-    """The likeliest allowed token, and its probability among those."""
+    """The allowed token that is drawn, and its probability among those."""
     if len(allowed) == 1:
         return int(allowed[0]), 1.0
     if len(allowed) > FEW:
@@ -147,14 +182,14 @@ def _choice(
                 told.append((token, share))
         total = sum(share for _, share in told)
         if total > 0:
-            token, share = max(told, key=lambda one: one[1])
+            token, share = told[draw([share / total for _, share in told])]
             return token, share / total
         sizes = [len(vocabulary.decode_bytes([token])) for token in allowed.tolist()]
         allowed = allowed[np.argsort(sizes, kind="stable")[:MOST_NAMED]]
     named = allowed.tolist()
     (shares,) = choose([prompt], [named])
-    best = max(range(len(named)), key=shares.__getitem__)
-    return named[best], shares[best]
+    drawn = draw(shares)
+    return named[drawn], shares[drawn]
 
 
 def _closing(vocabulary: LLTokenizer, allowed: NDArray[np.int64], so_far: bytes) -> int:

@@ -59,7 +59,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class Text:
-    """More of the text of reply number `index`; `tokens` are told if log-probabilities are asked."""
+    """More of the text of reply `index`; with its tokens if log-probabilities are asked for."""
 
     index: int
     text: str

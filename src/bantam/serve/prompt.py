@@ -1,0 +1,102 @@
+"""A conversation as the token ids that ask a model for its next turn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from bantam.errors import BadInput
+from bantam.model import Model
+from bantam.serve import calls
+from bantam.serve.ask import Ask, Message
+
+Turn = dict[str, Any]  # as chat templates have it
+
+
+def ids(model: Model, ask: Ask) -> list[int]:
+    """The prompt. An assistant's message at the end is the beginning of the reply.
+
+    Raises BadInput for functions or a template that cannot be used.
+    """
+    tools = calls.usable(ask.tools)
+    knows = calls.style(model.template) is not None
+    messages, begun = list(ask.messages), ""
+    if messages and messages[-1].role == "assistant" and not messages[-1].calls:
+        begun = messages.pop().content
+    turns = [_turn(message, knows) for message in messages]
+    said = []
+    if tools and not knows:
+        said.append(calls.instruction(tools))
+    if ask.schema is not None:
+        said.append(
+            "Answer with JSON that follows this schema: "
+            + json.dumps(ask.schema, ensure_ascii=False)
+        )
+    if said:
+        turns = _told(turns, "\n\n".join(said))
+    prompt = _rendered(model, turns, tools if knows and tools else None)
+    return prompt + model.encode([(begun, False)]) if begun else prompt
+
+
+def _rendered(model: Model, turns: list[Turn], tools: list[dict[str, Any]] | None) -> list[int]:
+    """Some templates refuse system messages, or two turns of one side: then these are joined."""
+    try:
+        return model.conversation(turns, tools)
+    except BadInput:
+        joined = _joined(turns)
+        if joined == turns:
+            raise
+        try:
+            return model.conversation(joined, tools)
+        except BadInput:
+            pass
+        raise
+
+
+def _turn(message: Message, knows: bool) -> Turn:
+    """A message for a template that knows functions, or with calls and results as plain text."""
+    made = [_call(one.name, one.arguments) for one in message.calls]
+    if message.role == "tool" and not knows:
+        name = f" of {message.name}" if message.name else ""
+        return {"role": "user", "content": f"Result{name}: {message.content}"}
+    if message.role == "tool":
+        told = {"role": "tool", "content": message.content, "tool_call_id": message.call_id}
+        return told | ({"name": message.name} if message.name else {})
+    turn: Turn = {"role": message.role, "content": message.content}
+    if made and knows:
+        named = zip(message.calls, made, strict=True)
+        turn["tool_calls"] = [
+            {"id": one.id, "type": "function", "function": call} for one, call in named
+        ]
+    elif made:
+        written = json.dumps(made, ensure_ascii=False)
+        turn["content"] = f"{message.content}\n{written}" if message.content else written
+    return turn
+
+
+def _call(name: str, arguments: str) -> dict[str, Any]:
+    try:
+        return {"name": name, "arguments": json.loads(arguments or "{}")}
+    except (ValueError, RecursionError):
+        return {"name": name, "arguments": arguments}  # as a client may repeat a broken call
+
+
+def _told(turns: list[Turn], said: str) -> list[Turn]:
+    """The turns with `said` at the end of the first system message."""
+    if turns and turns[0]["role"] == "system":
+        first = {"role": "system", "content": f"{turns[0]['content']}\n\n{said}"}
+        return [first, *turns[1:]]
+    return [{"role": "system", "content": said}, *turns]
+
+
+def _joined(turns: Iterable[Turn]) -> list[Turn]:
+    """System messages as part of the user's, and one turn for each change of sides."""
+    found: list[Turn] = []
+    for turn in turns:
+        role = "user" if turn["role"] == "system" else turn["role"]
+        if found and found[-1]["role"] == role and not {"tool_calls", "tool_call_id"} & turn.keys():
+            found[-1]["content"] += f"\n\n{turn['content']}"
+        else:
+            found.append(turn | {"role": role})
+    return found

@@ -1,0 +1,401 @@
+"""From what is asked to what a model answers, as events: conversations, raw texts, embeddings.
+
+A model that was made for a task answers its task to the last message of the user. Any other
+converses: freely, held to a schema, or with calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import math
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from bantam.engine import Done, Sampling
+from bantam.errors import BadInput, JobFailed
+from bantam.kinds import Task, constrain, grammar, schema, texts
+from bantam.model import Answer, Model, TooLong, Written
+from bantam.serve import calls
+from bantam.serve import prompt as prompting
+from bantam.serve.ask import (
+    Ask,
+    Begun,
+    CallBegun,
+    CallPart,
+    Ended,
+    Event,
+    Message,
+    Refusal,
+    Text,
+)
+from bantam.serve.shelf import Lent, Shelf
+
+T = TypeVar("T")
+Tell = Callable[[bytes], None]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    ids: list[int]
+    room: int  # tokens that may be written
+
+
+async def answer(shelf: Shelf, ask: Ask) -> AsyncGenerator[Event, None]:
+    """The replies to a conversation, one after the other.
+
+    `Begun` comes first, then what is written, with one `Ended` for each reply. Raises Refusal.
+    """
+    with refusing():
+        async with shelf.lent(ask.model) as lent:
+            task = lent.book.task
+            steps = _task(lent, task, ask) if task else _conversation(lent, ask)
+            async with aclosing(steps):
+                async for event in steps:
+                    yield event
+
+
+async def count(shelf: Shelf, ask: Ask) -> int:
+    """How many tokens the prompt of a conversation has. Raises Refusal."""
+    with refusing():
+        async with shelf.lent(ask.model) as lent:
+            return len(await lent.blocking(_prompt_of, lent.model, ask))
+
+
+async def proceed(
+    shelf: Shelf, model: str, prompt: str | list[int], sampling: Sampling, n: int = 1
+) -> AsyncGenerator[Event, None]:
+    """What follows a text, without any template; control tokens in a text are only text."""
+    with refusing():
+        async with shelf.lent(model) as lent:
+            ids = prompt if isinstance(prompt, list) else lent.model.start + _plain(lent, prompt)
+            there = _fitting(lent.model, ids or [lent.model.end])
+            yield Begun(len(there.ids))
+            for index in range(n):
+                steps = _freely(lent, there, _nth(sampling, index), index)
+                async with aclosing(steps):
+                    async for event in steps:
+                        yield event
+
+
+async def embed(shelf: Shelf, model: str, asked: list[str]) -> tuple[list[list[float]], int]:
+    """A vector of length 1 for each text, and how many tokens they have together."""
+    with refusing():
+        async with shelf.lent(model) as lent:
+            prompts = [lent.model.start + _plain(lent, text) or [lent.model.end] for text in asked]
+            for ids in prompts:
+                _fitting(lent.model, ids)
+            rows = await lent.embed(prompts)
+    return [_unit(row) for row in rows], sum(map(len, prompts))
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What Bantam finds wrong with a request, as the refusal that its client gets."""
+    try:
+        yield
+    except TooLong as error:
+        raise Refusal(400, _words(error), code="context_length_exceeded") from None
+    except BadInput as error:
+        raise Refusal(400, _words(error)) from None
+    except JobFailed as error:
+        raise Refusal(503, _words(error), retry_after=1) from None
+
+
+def last_text(messages: tuple[Message, ...]) -> str:
+    """The text that a task is asked of: the user's last message. Raises Refusal."""
+    for message in reversed(messages):
+        if message.role == "user":
+            return message.content
+    raise Refusal(400, "there is no message of the user's to answer", param="messages")
+
+
+def _words(error: BadInput | JobFailed) -> str:
+    return f"{error.message}; {error.mend}" if error.mend else error.message
+
+
+def _plain(lent: Lent, text: str) -> list[int]:
+    return lent.model.encode([(text, False)])
+
+
+def _unit(row: list[float]) -> list[float]:
+    length = math.sqrt(sum(number * number for number in row)) or 1.0
+    return [number / length for number in row]
+
+
+def _fitting(model: Model, ids: list[int]) -> Prompt:
+    room = model.context - 1 - len(ids)
+    if room < 1:
+        raise TooLong(
+            f"the prompt has {len(ids)} tokens: this model has room for {model.context - 2}",
+            "shorten it, or start the server with a larger --context",
+        )
+    return Prompt(ids, room)
+
+
+def _nth(sampling: Sampling, index: int) -> Sampling:
+    """Several replies to one seed differ, and are the same each time."""
+    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + index)
+
+
+def _prompt_of(model: Model, ask: Ask) -> list[int]:
+    return (
+        model.prompt(model.task, last_text(ask.messages))
+        if model.task
+        else prompting.ids(model, ask)
+    )
+
+
+async def _conversation(lent: Lent, ask: Ask) -> AsyncGenerator[Event, None]:
+    if ask.schema is not None:
+        _check_held(ask.sampling, "response_format")
+        schema.check(ask.schema, "the schema")
+    ids = await lent.blocking(prompting.ids, lent.model, ask)
+    there = _fitting(lent.model, ids)
+    yield Begun(len(ids))
+    for index in range(ask.n):
+        sampling = _nth(ask.sampling, index)
+        steps: AsyncGenerator[Event, None]
+        if tools := calls.usable(ask.tools):
+            steps = _maybe_calls(lent, there, ask, tools, sampling, index)
+        elif ask.schema is not None:
+            steps = _held(lent, there, json.dumps(ask.schema), sampling, index)
+        else:
+            steps = _freely(lent, there, sampling, index)
+        async with aclosing(steps):
+            async for event in steps:
+                yield event
+
+
+async def _freely(
+    lent: Lent, prompt: Prompt, sampling: Sampling, index: int
+) -> AsyncGenerator[Event, None]:
+    # Without a template nothing else tells the model where its turn ends.
+    ours = () if lent.model.template else ("\nUser:",)
+    asked = replace(sampling, stop=(*sampling.stop, *ours))
+    writing = lent.write(prompt.ids, asked)
+    async with aclosing(writing):
+        async for told in writing:
+            if isinstance(told, Done):
+                stop = None if told.stop in ours else told.stop
+                yield Ended(index, told.reason, told.tokens, stop, told.cached_tokens)
+            else:
+                yield Text(index, told.text, told.tokens)
+
+
+async def _held(
+    lent: Lent, prompt: Prompt, schema_text: str, sampling: Sampling, index: int
+) -> AsyncGenerator[Event, None]:
+    """A reply that follows a schema, also when its tokens are used up: then it is closed."""
+    done: constrain.Decoded | None = None
+    read = codecs.getincrementaldecoder("utf-8")("replace")
+    steps = _writing(lent, prompt, schema_text, sampling)
+    async with aclosing(steps):
+        async for told in steps:
+            if isinstance(told, bytes):
+                if text := read.decode(told):
+                    yield Text(index, text)
+            else:
+                done = told
+    assert done
+    yield Ended(index, "length" if done.closed else "stop", done.tokens)
+
+
+def _writing(
+    lent: Lent, prompt: Prompt, schema_text: str, sampling: Sampling
+) -> AsyncGenerator[bytes | constrain.Decoded, None]:
+    """JSON by a schema, as it comes, then how it ended."""
+    most = min(sampling.max_tokens or prompt.room, prompt.room)
+    draw = constrain.drawing(sampling.temperature, sampling.top_p, sampling.seed)
+
+    def work(tell: Tell) -> constrain.Decoded:
+        return lent.model.held(prompt.ids, _grammar(schema_text), most, draw=draw, tell=tell)
+
+    return _told(lent, work)
+
+
+@lru_cache(64)
+def _grammar(schema_text: str) -> grammar.Grammar:
+    return grammar.grammar(json.loads(schema_text))
+
+
+async def _told(lent: Lent, work: Callable[[Tell], T]) -> AsyncGenerator[bytes | T, None]:
+    """What `work` tells from its thread, then what it returns; it ends when nobody listens."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+    unheard = threading.Event()
+
+    def tell(new: bytes) -> None:
+        if unheard.is_set():
+            raise _Unheard
+        loop.call_soon_threadsafe(queue.put_nowait, new)
+
+    working = asyncio.ensure_future(lent.blocking(work, tell))
+    working.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (new := await queue.get()) is not None:
+            yield new
+        yield working.result()
+    finally:
+        unheard.set()
+        # The model is ours until the thread has left it.
+        await asyncio.wait({working})
+        if not working.cancelled():
+            working.exception()
+
+
+class _Unheard(Exception):
+    """Nobody listens to what is written any more."""
+
+
+async def _maybe_calls(
+    lent: Lent,
+    prompt: Prompt,
+    ask: Ask,
+    tools: list[dict[str, Any]],
+    sampling: Sampling,
+    index: int,
+) -> AsyncGenerator[Event, None]:
+    """Calls, or the text of a model that would rather talk and may."""
+    style = calls.style(lent.model.template) or calls.PLAIN
+    if ask.tools.choice == "auto":
+        begun, waiting, wanted = "", [], None
+        steps = _freely(lent, prompt, sampling, index)
+        async with aclosing(steps):
+            async for event in steps:
+                if wanted is None and isinstance(event, Text):
+                    begun += event.text
+                    wanted = calls.begins(begun)
+                if wanted:
+                    break
+                waiting.append(event)
+                if wanted is False or isinstance(event, Ended):
+                    for held in waiting:
+                        yield held
+                    waiting.clear()
+        if not wanted:
+            return
+    _check_held(sampling, "tools")
+    steps = _calling(lent, prompt, style, tools, ask.tools.parallel, sampling, index)
+    async with aclosing(steps):
+        async for event in steps:
+            yield event
+
+
+async def _calling(
+    lent: Lent,
+    prompt: Prompt,
+    style: calls.Style,
+    tools: list[dict[str, Any]],
+    parallel: bool,
+    sampling: Sampling,
+    index: int,
+) -> AsyncGenerator[Event, None]:
+    most = calls.MOST if parallel else 1
+    wanted = json.dumps(calls.answer_schema(tools, style, most))
+    reader = calls.Reader(index, style.key)
+    ids, tokens, closed = [*prompt.ids], 0, False
+    for number in range(1 if style.listed else most):
+        ids += lent.model.encode([(style.before, True)]) if style.before else []
+        read = codecs.getincrementaldecoder("utf-8")("replace")
+        there = _fitting(lent.model, ids)
+        left = None if sampling.max_tokens is None else max(1, sampling.max_tokens - tokens)
+        written = b""
+        steps = _writing(lent, there, wanted, replace(sampling, max_tokens=left))
+        async with aclosing(steps):
+            async for told in steps:
+                if isinstance(told, bytes):
+                    written += told
+                    for event in reader.read(read.decode(told)):
+                        yield event
+                else:
+                    tokens, closed = tokens + told.tokens, told.closed
+        if closed or style.listed or number == most - 1:
+            break
+        ids += lent.model.encode([(written.decode(), False), (style.after, True)])
+        follows = await lent.blocking(lent.model.runtime.complete, ids, 4)
+        if not style.before or calls.begins(follows.text) is not True:
+            break
+        ids += lent.model.encode([("\n", True)])
+    yield Ended(index, "length" if closed else "calls", tokens)
+
+
+def _check_held(sampling: Sampling, because: str) -> None:
+    """Raises Refusal for what cannot be honoured together with a schema."""
+    refused = {
+        "stop": sampling.stop,
+        "logprobs": sampling.alternatives is not None,
+        "logit_bias": sampling.logit_bias,
+        "frequency_penalty": sampling.frequency_penalty,
+        "presence_penalty": sampling.presence_penalty,
+    }
+    for name, there in refused.items():
+        if there:
+            raise Refusal(400, f"{name} cannot be used together with {because}", param=name)
+
+
+async def _task(lent: Lent, task: Task, ask: Ask) -> AsyncGenerator[Event, None]:
+    text = last_text(ask.messages)
+    tools = list(ask.tools.declared) or None if task.most_calls else None
+
+    def work(tell: Tell) -> tuple[int, Answer | Written]:
+        return _answered(lent.model, task, text, tools, tell)
+
+    answered = None
+    async with aclosing(_told(lent, work)) as steps:
+        async for told in steps:
+            answered = None if isinstance(told, bytes) else told
+    assert answered
+    prompt_tokens, reply = answered
+    if ask.schema is not None:
+        _check_follows(reply, ask.schema)
+    yield Begun(prompt_tokens)
+    for index in range(ask.n):
+        tokens = reply.tokens if isinstance(reply, Written) else 1
+        reason = "stop"
+        if task.most_calls and isinstance(reply, Written) and reply.value:
+            reason = "calls"
+            for number, call in enumerate(reply.value):
+                yield CallBegun(index, number, calls.new_id(), call["name"])
+                yield CallPart(index, number, schema.text(call["arguments"]))
+        else:
+            yield Text(index, "" if task.most_calls else str(reply))
+        if isinstance(reply, Written) and not reply.whole:
+            reason = "length"
+        shares = reply.probabilities if isinstance(reply, Answer) else None
+        yield Ended(
+            index,
+            reason,
+            tokens,
+            confidence=reply.probability,
+            sure=reply.sure,
+            probabilities=shares,
+        )
+
+
+def _answered(
+    model: Model, task: Task, text: str, tools: list[dict[str, Any]] | None, tell: Tell
+) -> tuple[int, Answer | Written]:
+    """The tokens of the text with its prompt, and the answer."""
+    if task.kind == "classify":
+        return len(model.prompt(task, text)), model.batch([text])[0]
+    declared = json.dumps(schema.tools(tools, "tools")) if tools else ""
+    reply = model.write(text, tools, tell)  # first: it says what is wrong
+    return len(model.start + texts.prompt(task, model.encode, text, declared)), reply
+
+
+def _check_follows(reply: Answer | Written, wanted: dict[str, Any]) -> None:
+    """Raises Refusal when a task's answer is not what the client's schema wants."""
+    value = reply.value if isinstance(reply, Written) else None
+    wrong = schema.mistake(wanted, value) if value is not None else "its answers are no JSON"
+    if wrong:
+        raise Refusal(
+            400,
+            f"this model answers by its own task, not by this schema: {wrong}",
+            param="response_format",
+        )
