@@ -102,6 +102,16 @@ class Runtime(Protocol):
         """The most memory that the model's process has held so far, mapped weights included."""
         ...
 
+    @property
+    def pid(self) -> int:
+        """The model's process."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether that process runs; once it has died or was closed it stays so."""
+        ...
+
     def choose(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
     ) -> list[list[float]]:

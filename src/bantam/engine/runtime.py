@@ -23,11 +23,12 @@ from typing import IO, Any, Self
 
 import psutil
 
-from bantam.engine import Completion, Info, cores
-from bantam.errors import BadInput, JobFailed
+from bantam.engine import Completion, Done, Info, Piece, Sampling, Token, cores
+from bantam.errors import BadInput, BantamError, JobFailed
 
 Reply = dict[str, Any]
-Waiting = dict[int, "SimpleQueue[Reply | None]"]  # None: the child has died
+# Who hears the replies to a question, by its number. None: the child has died.
+Waiting = dict[int, "Callable[[Reply | None], None]"]
 
 LOG_LINES = 20
 MAX_SOCKET_PATH = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
@@ -63,7 +64,7 @@ class LlamaCpp:
         self._numbers = itertools.count(1)
         self._writing = threading.Lock()
         ready = _Question(0, SimpleQueue())
-        self._waiting: Waiting = {0: ready.replies}
+        self._waiting: Waiting = {0: ready.replies.put}
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         # The threads know the pipes, not self, so that a forgotten runtime can be collected.
         _thread(_read_replies, self._process.stdout, self._waiting)
@@ -77,6 +78,14 @@ class LlamaCpp:
     @property
     def peak_memory_bytes(self) -> int:
         return _peak_memory(self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def choose(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
@@ -114,29 +123,60 @@ class LlamaCpp:
         seed: int | None = None,
         end_ids: Sequence[int] = (),
     ) -> Iterator[str]:
-        self._check([prompt])
-        if max_tokens < 1:
-            raise ValueError("max_tokens must be at least 1")
-        request = {
-            "prompt": prompt,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "stop": stop,
-            "seed": seed,
-            "end_ids": end_ids,
-        }
-        return self._pieces(request)
+        sampling = Sampling(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop=tuple(stop),
+            seed=seed,
+            end_ids=tuple(end_ids),
+        )
+        self._check_writing(prompt, sampling)
+        return self._pieces(prompt, sampling)
 
-    def _pieces(self, request: dict[str, Any]) -> Iterator[str]:
-        question = self._ask("generate", **request)
+    def _pieces(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[str]:
+        told: SimpleQueue[Piece | Done | BantamError] = SimpleQueue()
+        cancel = self.write(prompt, sampling, told.put)
         try:
-            while "piece" in (reply := self._next(question)):
-                yield reply["piece"]
+            while isinstance(one := told.get(), Piece):
+                yield one.text
+            if isinstance(one, BantamError):
+                raise one
         finally:
-            if question.number in self._waiting:
-                with suppress(JobFailed):  # then there is nothing left to cancel
-                    self._write({"op": "cancel", "id": question.number})
+            cancel()
+
+    def write(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        tell: Callable[[Piece | Done | BantamError], None],
+    ) -> Callable[[], None]:
+        self._check_writing(prompt, sampling)
+
+        def hear(reply: Reply | None) -> None:
+            if reply is None:
+                tell(self._death())
+            elif "error" in reply:
+                tell(self._refusal(reply))
+            elif "piece" in reply:
+                tell(Piece(reply["piece"], tuple(map(_token, reply.get("tokens", ())))))
+            else:
+                tell(Done(**reply["result"]))
+
+        number = next(self._numbers)
+
+        def cancel() -> None:
+            if self._waiting.pop(number, None):
+                with suppress(JobFailed):  # then there is nothing left to stop
+                    self._write({"op": "cancel", "id": number})
+
+        self._waiting[number] = hear
+        try:
+            self._write({"op": "write", "id": number, "prompt": prompt, **vars(sampling)})
+        except JobFailed:
+            if self._waiting.pop(number, None):  # else it was told
+                raise
+        return cancel
 
     def likeliest(self, prompt: Sequence[int], count: int) -> list[tuple[int, float]]:
         self._check([prompt])
@@ -199,13 +239,19 @@ class LlamaCpp:
                 )
             self._check_ids(prompt)
 
+    def _check_writing(self, prompt: Sequence[int], sampling: Sampling) -> None:
+        self._check([prompt])
+        if sampling.max_tokens is not None and sampling.max_tokens < 1:
+            raise ValueError("max_tokens must be at least 1")
+        self._check_ids([token for token, _ in sampling.logit_bias])
+
     def _check_ids(self, ids: Sequence[int]) -> None:
         if ids and not 0 <= min(ids) <= max(ids) < self.info.vocabulary:
             raise ValueError(f"a token id is not below {self.info.vocabulary}, or negative")
 
     def _ask(self, op: str, **request: Any) -> _Question:
         question = _Question(next(self._numbers), SimpleQueue())
-        self._waiting[question.number] = question.replies
+        self._waiting[question.number] = question.replies.put
         self._write({"op": op, "id": question.number, **request})
         return question
 
@@ -224,14 +270,17 @@ class LlamaCpp:
         if reply is None:
             raise self._death()
         if "error" in reply:
-            raise JobFailed(
-                f"{self._name}: the runtime refused: {reply['error']}",
-                "the file may be broken: make it again",
-            )
+            raise self._refusal(reply)
         return reply
 
     def _answer(self, op: str, **request: Any) -> Any:
         return self._next(self._ask(op, **request))["result"]
+
+    def _refusal(self, reply: Reply) -> JobFailed:
+        return JobFailed(
+            f"{self._name}: the runtime refused: {reply['error']}",
+            "the file may be broken: make it again",
+        )
 
     def _death(self) -> JobFailed:
         if not self._stop.alive:
@@ -255,7 +304,7 @@ class LlamaCpp:
 @dataclass(frozen=True)
 class _Question:
     number: int
-    replies: SimpleQueue[Reply | None]  # None: the child has died
+    replies: SimpleQueue[Reply | None]
 
 
 def _thread(target: Callable[..., None], *args: Any) -> threading.Thread:
@@ -265,17 +314,27 @@ def _thread(target: Callable[..., None], *args: Any) -> threading.Thread:
 
 
 def _read_replies(replies: IO[bytes], waiting: Waiting) -> None:
-    """Hand every reply to whoever waits for it; when the child is gone, tell them all."""
+    """Hand every reply to whoever waits for it; when the child is gone, tell them all.
+
+    Nobody waits any more for a text that was stopped.
+    """
     try:
         with replies:
             for line in replies:
                 reply = json.loads(line)
                 number = reply["id"]
-                queue = waiting[number] if "piece" in reply else waiting.pop(number)
-                queue.put(reply)
+                hear = waiting.get(number) if "piece" in reply else waiting.pop(number, None)
+                if hear:
+                    hear(reply)
     finally:
-        for queue in list(waiting.values()):
-            queue.put(None)
+        while waiting:
+            _, hear = waiting.popitem()
+            hear(None)
+
+
+def _token(told: list[Any]) -> Token:
+    id, text, log_probability, others = told
+    return Token(id, text, log_probability, tuple((id, text, log) for id, text, log in others))
 
 
 def _read_log(log: IO[bytes], lines: deque[str]) -> None:
