@@ -20,8 +20,9 @@ import socket
 import string
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Set
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -218,45 +219,133 @@ def complete(model: Model, request: Request) -> dict[str, Any]:
     }
 
 
-def generate(
-    model: Model, request: Request, say: Callable[[str], None], cancelled: threading.Event
-) -> None:
-    greedy = request["temperature"] <= 0
-    ends = set(request["end_ids"])
+def write(
+    model: Model, request: Request, say: Callable[..., None], cancelled: threading.Event
+) -> dict[str, Any] | None:
+    """Says pieces as they come; how the text ended, None if it was cancelled."""
+    text = Text(request["stop"])
+    ends, asked = set(request["end_ids"]), request["alternatives"] is not None
+    done = {"reason": "stop", "stop": None, "tokens": 0, "cached_tokens": 0}
     refusal: list[str] = []
 
+    def tell(piece: str, tokens: list[Any]) -> None:
+        if piece:
+            say(piece=piece, **({"tokens": tokens} if asked else {}))
+
     def on_chunk(chunk: dict[str, Any]) -> bool:
-        """Takes one piece; True stops llama.cpp."""
+        """Takes what llama.cpp tells after each step; True stops it."""
+        if cancelled.is_set():
+            return True
         if "error" in chunk:
             refusal.append(chunk["error"]["message"])
             return True
-        choice = chunk["choices"][0]
-        sampled = (choice["logprobs"] or {}).get("content") or []
-        if cancelled.is_set() or any(token["id"] in ends for token in sampled):
+        if "prompt_progress" in chunk:
+            done["cached_tokens"] = chunk["prompt_progress"]["cache"]
+            return False
+        choice, more = chunk["choices"][0], chunk["__verbose"]
+        done["tokens"] = more["tokens_predicted"]
+        if choice["finish_reason"]:
+            done["reason"] = choice["finish_reason"]
+            return False
+        if not ends.isdisjoint(more["tokens"]):
             return True
-        if choice["text"]:
-            say(choice["text"])
-        return False
+        told = (choice["logprobs"] or {}).get("content") or []
+        tell(*text.add(choice["text"], [_token(choice["text"], one) for one in told]))
+        return text.stop is not None
 
-    model.server.handle_completions(
-        {
-            "prompt": request["prompt"],
-            "n_predict": request["max_tokens"],
-            "stream": True,
-            "samplers": ["top_k"] if greedy else ["temperature", "top_p"],
-            "top_k": 1,
-            "temperature": 1.0 if greedy else request["temperature"],
-            "top_p": request["top_p"],
-            "stop": request["stop"],
-            "seed": -1 if request["seed"] is None else request["seed"],
-            # The ids of what was sampled are only told together with probabilities.
-            **({"n_probs": 1, "post_sampling_probs": True} if ends else {}),
-            "cache_prompt": True,
-        },
-        on_chunk,
-    )
+    model.server.handle_completions(_sampled(request), on_chunk)
     if refusal:
         raise Refused(refusal[0])
+    if cancelled.is_set():
+        return None
+    tell(*text.rest())
+    return done | {"stop": text.stop}
+
+
+def _sampled(request: Request) -> dict[str, Any]:
+    """The request for llama.cpp's server, which streams what it writes."""
+    greedy = request["temperature"] <= 0
+    frequency, presence = request["frequency_penalty"], request["presence_penalty"]
+    bias = Counter(dict(request["logit_bias"]))
+    window = 64  # tokens that a repetition is looked for in, as everybody has it
+    if frequency or presence:
+        # llama.cpp counts the prompt's tokens too, OpenAI only those that were written: what the
+        # prompt's take away is given back.
+        window = 1 << 30
+        for token, count in Counter(request["prompt"]).items():
+            bias[token] += count * frequency + presence
+    penalties = frequency or presence or request["repeat_penalty"] != 1
+    # In this order everywhere else too: what `top_p` keeps depends on the temperature.
+    drawn = ["top_k", "temperature", "top_p", "min_p"]
+    return {
+        "prompt": request["prompt"],
+        "n_predict": request["max_tokens"] or -1,
+        "stream": True,
+        "return_progress": True,  # so that a prompt that is still being read can be cancelled
+        "verbose": True,  # tells tokens and their number
+        "samplers": ["penalties"] * bool(penalties) + (["top_k"] if greedy else drawn),
+        "top_k": 1 if greedy else request["top_k"],
+        "temperature": 1.0 if greedy else request["temperature"],
+        "top_p": request["top_p"],
+        "min_p": request["min_p"],
+        "frequency_penalty": frequency,
+        "presence_penalty": presence,
+        "repeat_penalty": request["repeat_penalty"],
+        "repeat_last_n": window,
+        "logit_bias": list(bias.items()),
+        "seed": -1 if request["seed"] is None else request["seed"] % (1 << 31),
+        # Its own log-probability is told with at least one other.
+        "n_probs": 0 if request["alternatives"] is None else max(1, request["alternatives"]),
+        "cache_prompt": True,
+    }
+
+
+def _token(text: str, told: dict[str, Any]) -> list[Any]:
+    """`text` is the whole character where the token only ends it."""
+    others = [
+        [one["id"], bytes(one["bytes"]).decode(errors="replace"), one["logprob"]]
+        for one in told["top_logprobs"]
+    ]
+    return [told["id"], text, told["logprob"], others]
+
+
+class Text:
+    """What was written, of which the end is kept back while it may begin a stop string."""
+
+    def __init__(self, stops: list[str]) -> None:
+        self.stops = stops
+        self.stop: str | None = None  # the one that ended it
+        self.kept, self.tokens = "", list[Any]()
+        self.at = 0  # where the first of `tokens` begins in `kept`
+
+    def add(self, text: str, tokens: list[Any]) -> tuple[str, list[Any]]:
+        """What can be told now, and the tokens that begin in it."""
+        self.kept += text
+        self.tokens += tokens
+        found = [(self.kept.find(stop), stop) for stop in self.stops if stop in self.kept]
+        if found:
+            end, self.stop = min(found)
+            told = self._upto(end)
+            self.kept = ""
+            return told
+        return self._upto(len(self.kept) - max(map(self._begun, self.stops), default=0))
+
+    def _begun(self, stop: str) -> int:
+        """How many of the last characters are how `stop` begins."""
+        lengths = range(min(len(stop) - 1, len(self.kept)), 0, -1)
+        return next((n for n in lengths if self.kept.endswith(stop[:n])), 0)
+
+    def rest(self) -> tuple[str, list[Any]]:
+        return self._upto(len(self.kept))
+
+    def _upto(self, end: int) -> tuple[str, list[Any]]:
+        tokens = []
+        while self.tokens and self.at < end:
+            tokens.append(self.tokens.pop(0))
+            self.at += len(tokens[-1][1])
+        self.at -= end
+        text, self.kept = self.kept[:end], self.kept[end:]
+        return text, tokens
 
 
 def embed(model: Model, request: Request) -> list[list[float]]:
@@ -321,9 +410,8 @@ def main() -> None:
     def answer(request: Request, cancelled: threading.Event) -> None:
         number = request["id"]
         try:
-            if request["op"] == "generate":
-                generate(model, request, lambda piece: reply(number, piece=piece), cancelled)
-                result = None
+            if request["op"] == "write":
+                result = write(model, request, partial(reply, number), cancelled)
             else:
                 result = ANSWERS[request["op"]](model, request)
         except Exception as error:

@@ -325,11 +325,13 @@ def _read_replies(replies: IO[bytes], waiting: Waiting) -> None:
                 number = reply["id"]
                 hear = waiting.get(number) if "piece" in reply else waiting.pop(number, None)
                 if hear:
-                    hear(reply)
+                    with suppress(Exception):  # of one who fails to listen; the others must hear
+                        hear(reply)
     finally:
         while waiting:
             _, hear = waiting.popitem()
-            hear(None)
+            with suppress(Exception):
+                hear(None)
 
 
 def _token(told: list[Any]) -> Token:
