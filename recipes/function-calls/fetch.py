@@ -35,6 +35,7 @@ NO_CALLS = ("irrelevance", "live_irrelevance")
 NO_CALL_SHARE = 0.2  # of the rows
 LARGEST_GROUP = 80  # rows
 LONGEST = 4000  # bytes of a question and its declarations: about 1,000 tokens
+LONGEST_LEARNED = 1200  # of a training row: the longer 40% would cost two thirds of the time
 LARGEST_JUDGED = 40  # rows of a group in val or test: more would count one function too often
 JUDGED = {"test": (320, 80), "val": (120, 30)}  # how many rows with a call, and without
 LEFT_OUT = ""  # among the accepted values: the parameter need not be given
@@ -63,8 +64,10 @@ def main() -> None:
     chosen = asked + few(idle, round(len(asked) * NO_CALL_SHARE / (1 - NO_CALL_SHARE)))
     grouped = with_groups(chosen)
     report(chosen, grouped, lost, len(idle))
-    for name, rows in split(grouped).items():
-        write(DATA / f"{name}.jsonl", rows)
+    rows = split(grouped)
+    rows["train"] = [row for row in rows["train"] if size(row.text, row.tools) <= LONGEST_LEARNED]
+    for name, some in rows.items():
+        write(DATA / f"{name}.jsonl", some)
 
 
 def entries(folder: Path, categories: Sequence[str]) -> Iterator[Json]:
@@ -108,13 +111,18 @@ def as_row(entry: Json) -> Row:
         tools = schema.tools(entry["function"], entry["id"])
     except BadInput:
         raise Unusable("no declarations, or parameters that are no schema") from None
-    if len(f"{text}{schema.declared(tools)}".encode()) > LONGEST:
+    if size(text, tools) > LONGEST:
         raise Unusable("too long")
     accepted = entry["ground_truth"]
     output = [expected(one, tools) for one in accepted]
     if schema.mistake(schema.of_tools(tools, len(output)), output):
         raise Unusable("the accepted call breaks its declaration")
     return Row(text, tools, output, accepted)
+
+
+def size(text: str, tools: list[Json]) -> int:
+    """The bytes of a question and its declarations."""
+    return len(f"{text}{schema.declared(tools)}".encode())
 
 
 def expected(accepted: Json, tools: list[Json]) -> Json:

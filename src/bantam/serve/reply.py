@@ -10,18 +10,17 @@ import asyncio
 import codecs
 import json
 import math
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from bantam.engine import Done, Sampling
-from bantam.errors import BadInput, JobFailed
-from bantam.kinds import Task, constrain, grammar, schema, texts
+from bantam.kinds import Row, Task, constrain, grammar, schema, texts
 from bantam.model import Answer, Model, TooLong, Written
-from bantam.serve import calls
+from bantam.serve import calls, metrics
 from bantam.serve import prompt as prompting
 from bantam.serve.ask import (
     Ask,
@@ -34,6 +33,7 @@ from bantam.serve.ask import (
     Refusal,
     Text,
 )
+from bantam.serve.handover import Handover, instead
 from bantam.serve.shelf import Lent, Shelf
 
 T = TypeVar("T")
@@ -46,65 +46,59 @@ class Prompt:
     room: int  # tokens that may be written
 
 
-async def answer(shelf: Shelf, ask: Ask) -> AsyncGenerator[Event, None]:
+async def answer(
+    shelf: Shelf, ask: Ask, handover: Handover | None = None
+) -> AsyncGenerator[Event, None]:
     """The replies to a conversation, one after the other.
 
     `Begun` comes first, then what is written, with one `Ended` for each reply. Raises Refusal.
     """
-    with refusing():
-        async with shelf.lent(ask.model) as lent:
-            task = lent.book.task
-            steps = _task(lent, task, ask) if task else _conversation(lent, ask)
-            async with aclosing(steps):
-                async for event in steps:
-                    yield event
+    began, first = time.monotonic(), 0.0
+    prompt_tokens = tokens = cached = 0
+    task = shelf.book(ask.model).task
+    steps = _task(shelf, task, ask, handover) if task else _conversation(shelf, ask)
+    async with aclosing(steps):
+        async for event in steps:
+            if isinstance(event, Begun):
+                prompt_tokens = event.prompt_tokens
+            else:
+                first = first or time.monotonic() - began
+            if isinstance(event, Ended):
+                tokens, cached = tokens + event.tokens, cached + event.cached_tokens
+            yield event
+    took = time.monotonic() - began
+    metrics.answered(ask.model, prompt_tokens, tokens, cached, first, took)
 
 
 async def count(shelf: Shelf, ask: Ask) -> int:
     """How many tokens the prompt of a conversation has. Raises Refusal."""
-    with refusing():
-        async with shelf.lent(ask.model) as lent:
-            return len(await lent.blocking(_prompt_of, lent.model, ask))
+    async with shelf.lent(ask.model) as lent:
+        return len(await lent.blocking(_prompt_of, lent.model, ask))
 
 
 async def proceed(
     shelf: Shelf, model: str, prompt: str | list[int], sampling: Sampling, n: int = 1
 ) -> AsyncGenerator[Event, None]:
     """What follows a text, without any template; control tokens in a text are only text."""
-    with refusing():
-        async with shelf.lent(model) as lent:
-            ids = prompt if isinstance(prompt, list) else lent.model.start + _plain(lent, prompt)
-            there = _fitting(lent.model, ids or [lent.model.end])
-            yield Begun(len(there.ids))
-            for index in range(n):
-                steps = _freely(lent, there, _nth(sampling, index), index)
-                async with aclosing(steps):
-                    async for event in steps:
-                        yield event
+    async with shelf.lent(model) as lent:
+        ids = prompt if isinstance(prompt, list) else lent.model.start + _plain(lent, prompt)
+        there = _fitting(lent.model, ids or [lent.model.end])
+        yield Begun(len(there.ids))
+        for index in range(n):
+            steps = _freely(lent, there, _nth(sampling, index), index)
+            async with aclosing(steps):
+                async for event in steps:
+                    yield event
 
 
 async def embed(shelf: Shelf, model: str, asked: list[str]) -> tuple[list[list[float]], int]:
     """A vector of length 1 for each text, and how many tokens they have together."""
-    with refusing():
-        async with shelf.lent(model) as lent:
-            prompts = [lent.model.start + _plain(lent, text) or [lent.model.end] for text in asked]
-            for ids in prompts:
-                _fitting(lent.model, ids)
-            rows = await lent.embed(prompts)
+    async with shelf.lent(model) as lent:
+        prompts = [lent.model.start + _plain(lent, text) or [lent.model.end] for text in asked]
+        for ids in prompts:
+            _fitting(lent.model, ids)
+        rows = await lent.embed(prompts)
     return [_unit(row) for row in rows], sum(map(len, prompts))
-
-
-@contextmanager
-def refusing() -> Iterator[None]:
-    """What Bantam finds wrong with a request, as the refusal that its client gets."""
-    try:
-        yield
-    except TooLong as error:
-        raise Refusal(400, _words(error), code="context_length_exceeded") from None
-    except BadInput as error:
-        raise Refusal(400, _words(error)) from None
-    except JobFailed as error:
-        raise Refusal(503, _words(error), retry_after=1) from None
 
 
 def last_text(messages: tuple[Message, ...]) -> str:
@@ -113,10 +107,6 @@ def last_text(messages: tuple[Message, ...]) -> str:
         if message.role == "user":
             return message.content
     raise Refusal(400, "there is no message of the user's to answer", param="messages")
-
-
-def _words(error: BadInput | JobFailed) -> str:
-    return f"{error.message}; {error.mend}" if error.mend else error.message
 
 
 def _plain(lent: Lent, text: str) -> list[int]:
@@ -151,7 +141,13 @@ def _prompt_of(model: Model, ask: Ask) -> list[int]:
     )
 
 
-async def _conversation(lent: Lent, ask: Ask) -> AsyncGenerator[Event, None]:
+async def _conversation(shelf: Shelf, ask: Ask) -> AsyncGenerator[Event, None]:
+    async with shelf.lent(ask.model) as lent, aclosing(_replies(lent, ask)) as steps:
+        async for event in steps:
+            yield event
+
+
+async def _replies(lent: Lent, ask: Ask) -> AsyncGenerator[Event, None]:
     if ask.schema is not None:
         _check_held(ask.sampling, "response_format")
         schema.check(ask.schema, "the schema")
@@ -225,15 +221,13 @@ def _grammar(schema_text: str) -> grammar.Grammar:
 
 
 async def _told(lent: Lent, work: Callable[[Tell], T]) -> AsyncGenerator[bytes | T, None]:
-    """What `work` tells from its thread, then what it returns; it ends when nobody listens."""
+    """What `work` tells from its thread, then what it returns. Closing it gives the work up."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-    unheard = threading.Event()
 
     def tell(new: bytes) -> None:
-        if unheard.is_set():
-            raise _Unheard
-        loop.call_soon_threadsafe(queue.put_nowait, new)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(queue.put_nowait, new)
 
     working = asyncio.ensure_future(lent.blocking(work, tell))
     working.add_done_callback(lambda _: queue.put_nowait(None))
@@ -242,15 +236,7 @@ async def _told(lent: Lent, work: Callable[[Tell], T]) -> AsyncGenerator[bytes |
             yield new
         yield working.result()
     finally:
-        unheard.set()
-        # The model is ours until the thread has left it.
-        await asyncio.wait({working})
-        if not working.cancelled():
-            working.exception()
-
-
-class _Unheard(Exception):
-    """Nobody listens to what is written any more."""
+        working.cancel()
 
 
 async def _maybe_calls(
@@ -339,43 +325,62 @@ def _check_held(sampling: Sampling, because: str) -> None:
             raise Refusal(400, f"{name} cannot be used together with {because}", param=name)
 
 
-async def _task(lent: Lent, task: Task, ask: Ask) -> AsyncGenerator[Event, None]:
+async def _task(
+    shelf: Shelf, task: Task, ask: Ask, handover: Handover | None
+) -> AsyncGenerator[Event, None]:
     text = last_text(ask.messages)
     tools = list(ask.tools.declared) or None if task.most_calls else None
+    async with shelf.lent(ask.model) as lent:
+        book = lent.book
 
-    def work(tell: Tell) -> tuple[int, Answer | Written]:
-        return _answered(lent.model, task, text, tools, tell)
+        def work(tell: Tell) -> tuple[int, Answer | Written]:
+            return _answered(lent.model, task, text, tools, tell)
 
-    answered = None
-    async with aclosing(_told(lent, work)) as steps:
-        async for told in steps:
-            answered = None if isinstance(told, bytes) else told
+        answered = None
+        async with aclosing(_told(lent, work)) as steps:
+            async for told in steps:
+                answered = None if isinstance(told, bytes) else told
     assert answered
-    prompt_tokens, reply = answered
+    prompt_tokens, ours = answered
+    row = Row(text, "", _declared(tools))
+    (theirs,) = await instead(shelf, handover, book, [row], [ours])
+    reply = theirs or ours
     if ask.schema is not None:
         _check_follows(reply, ask.schema)
     yield Begun(prompt_tokens)
     for index in range(ask.n):
-        tokens = reply.tokens if isinstance(reply, Written) else 1
-        reason = "stop"
-        if task.most_calls and isinstance(reply, Written) and reply.value:
-            reason = "calls"
-            for number, call in enumerate(reply.value):
-                yield CallBegun(index, number, calls.new_id(), call["name"])
-                yield CallPart(index, number, schema.text(call["arguments"]))
-        else:
-            yield Text(index, "" if task.most_calls else str(reply))
-        if isinstance(reply, Written) and not reply.whole:
-            reason = "length"
-        shares = reply.probabilities if isinstance(reply, Answer) else None
+        for event in _as_events(task, reply, index):
+            yield event
         yield Ended(
             index,
-            reason,
-            tokens,
+            _reason(task, reply),
+            reply.tokens if isinstance(reply, Written) else 1,
             confidence=reply.probability,
             sure=reply.sure,
-            probabilities=shares,
+            probabilities=reply.probabilities if isinstance(reply, Answer) else None,
+            handed_to=handover.model if handover and theirs else "",
         )
+
+
+def _as_events(task: Task, reply: Answer | Written, index: int) -> list[Event]:
+    if not (task.most_calls and isinstance(reply, Written)):
+        return [Text(index, str(reply))]
+    found: list[Event] = []
+    for number, call in enumerate(reply.value):
+        found.append(CallBegun(index, number, calls.new_id(), call["name"]))
+        found.append(CallPart(index, number, schema.text(call["arguments"])))
+    return found or [Text(index, "")]  # no function fits
+
+
+def _reason(task: Task, reply: Answer | Written) -> str:
+    if isinstance(reply, Written) and not reply.whole:
+        return "length"
+    called = task.most_calls and isinstance(reply, Written) and reply.value
+    return "calls" if called else "stop"
+
+
+def _declared(tools: list[dict[str, Any]] | None) -> str:
+    return json.dumps(schema.tools(tools, "tools")) if tools else ""
 
 
 def _answered(
@@ -384,9 +389,9 @@ def _answered(
     """The tokens of the text with its prompt, and the answer."""
     if task.kind == "classify":
         return len(model.prompt(task, text)), model.batch([text])[0]
-    declared = json.dumps(schema.tools(tools, "tools")) if tools else ""
     reply = model.write(text, tools, tell)  # first: it says what is wrong
-    return len(model.start + texts.prompt(task, model.encode, text, declared)), reply
+    prompt = texts.prompt(task, model.encode, text, _declared(tools))
+    return len(model.start + prompt), reply
 
 
 def _check_follows(reply: Answer | Written, wanted: dict[str, Any]) -> None:
