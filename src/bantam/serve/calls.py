@@ -66,7 +66,8 @@ def answer_schema(tools: Sequence[dict[str, Any]], style: Style, most: int) -> d
         call["required"] = list(call["properties"])
     if style.listed:
         return whole | {"minItems": 1}
-    return whole["items"] | ({"$defs": whole["$defs"]} if "$defs" in whole else {})
+    defs = {"$defs": whole["$defs"]} if "$defs" in whole else {}
+    return {**whole["items"], **defs}
 
 
 def instruction(tools: Sequence[dict[str, Any]]) -> str:
