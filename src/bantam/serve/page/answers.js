@@ -37,7 +37,7 @@ export function result(task, found) {
   const shown = task.kind === "extract"
     ? el("pre", { className: "json", tabIndex: 0 }, ...coloured(found.value))
     : el("p", { className: "written" }, found.answer || "(nothing)");
-  return [shown, certainty(found), ...notes(found)];
+  return [shown, certainty(task, found), ...notes(found)];
 }
 
 function label(task, found) {
@@ -50,7 +50,7 @@ function label(task, found) {
     ? el("details", {}, el("summary", {}, `All ${rows.length} labels`),
       el("ul", { className: "bars" }, ...rows.slice(SHOWN)))
     : null;
-  return [el("p", { className: "label" }, name), certainty(found), few, rest, ...notes(found)];
+  return [el("p", { className: "label" }, name), certainty(task, found), few, rest, ...notes(found)];
 }
 
 function notes({ whole, cut }) {
@@ -68,23 +68,25 @@ function bar(name, share, given) {
     el("span", { className: "share" }, percent(share)));
 }
 
-function certainty(found) {
+function certainty(task, found) {
   const parts = [];
   if (found.sure === true) parts.push(el("b", { className: "sure" }, icon("yes"), "Sure"));
   if (found.sure === false) parts.push(el("b", { className: "unsure" }, "Not sure"));
-  if (found.confidence !== null) parts.push(`${percent(found.confidence)} likely to be right`);
+  // A text is not right or wrong: how near it comes is what validation could tell.
+  const told = task.kind === "generate" ? "confidence" : task.several ? "likely to be right as a whole" : "likely to be right";
+  if (found.confidence !== null) parts.push(`${percent(found.confidence)} ${told}`);
   if (found.handed_to) parts.push(`answered by ${found.handed_to}`);
   return el("p", { className: "certainty" }, ...parts.flatMap((p, n) => (n ? [" · ", p] : [p])));
 }
 
-/** JSON, indented, its names and texts in elements of their own. */
+/** JSON, indented, its names and values in elements of their own. */
 function coloured(value) {
   const text = JSON.stringify(value, null, 2) ?? "null";
   const parts = [];
   let at = 0;
-  for (const found of text.matchAll(/"(?:[^"\\]|\\.)*"(?=(:)?)/g)) {
+  for (const found of text.matchAll(/"(?:[^"\\]|\\.)*"(?=(:)?)|[\w.+-]+/g)) {
     parts.push(text.slice(at, found.index));
-    parts.push(el("span", { className: found[1] ? "key" : "string" }, found[0]));
+    parts.push(el("span", { className: found[1] ? "key" : "value" }, found[0]));
     at = found.index + found[0].length;
   }
   return [...parts, text.slice(at)];
@@ -93,12 +95,13 @@ function coloured(value) {
 /** A task's answers to many texts as a table; each row opens to show all of its answer. */
 export function table(name, task, texts, answer, judged) {
   const found = answer.results;
-  const head = ["Text", "Answer", "Likely right", ""].map((told) =>
+  const head = ["Text", "Answer", "Confidence", ""].map((told) =>
     el("th", { role: "columnheader", scope: "col" }, told || el("span", { className: "hidden" }, "Details")));
   const rows = found.flatMap((one, n) => row(task, texts[n], one, n, judged));
   const sure = found.filter((one) => one.sure).length;
   const asked = found.some((one) => one.sure !== null);
-  const count = `${NUMBER.format(found.length)} of ${NUMBER.format(texts.length)} texts`;
+  const all = NUMBER.format(texts.length);
+  const count = found.length < texts.length ? `${NUMBER.format(found.length)} of ${all} texts` : `${all} texts`;
   return [
     el("div", { className: "over-table" },
       el("p", { className: "soft" }, asked ? `${count}, ${NUMBER.format(sure)} surely` : count),

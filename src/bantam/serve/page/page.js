@@ -3,7 +3,7 @@
 import { result, reply, replyFacts, table, verdict } from "./answers.js";
 import { copyButton, el, iconButton, tell } from "./dom.js";
 import * as server from "./server.js";
-import { duration, million, sentences } from "./text.js";
+import { duration, large, sentences } from "./text.js";
 
 const $ = (id) => document.getElementById(id);
 const KEPT = "bantam-talks"; // in localStorage, if the user ticks it
@@ -50,7 +50,7 @@ async function begin() {
   const wanted = new URLSearchParams(location.search);
   const options = () => models.map(({ name }) => el("option", { value: name }, name));
   $("model").replaceChildren(...options());
-  $("beside").replaceChildren(el("option", { value: "" }, "Side by side with …"), ...options());
+  $("beside").replaceChildren(el("option", { value: "" }, "Compare …"), ...options());
   const there = (name) => models.some((model) => model.name === name);
   if (there(wanted.get("model"))) $("model").value = wanted.get("model");
   if (there(wanted.get("beside"))) $("beside").value = wanted.get("beside");
@@ -85,8 +85,8 @@ function choose() {
 
 function introduce() {
   const [{ name, task, parameters, bytes, context }] = chosen;
-  const facts = el("p", { className: "facts" }, [`${million(parameters)} parameters`,
-    `${Math.round(bytes / 1e6)} MB`, `reads up to ${context.toLocaleString("en-GB")} tokens`].join(" · "));
+  const facts = el("p", { className: "facts" }, [`${large(parameters)} parameters`, `${large(bytes)}B`,
+    `reads ${context.toLocaleString("en-GB")} tokens`].join(" · "));
   const kept = feedback && el("p", { className: "soft" },
     "Thumbs and corrections are kept, with the text, on the machine that runs the server.");
   if (chosen.length > 1) {
@@ -97,12 +97,14 @@ function introduce() {
     return about(el("h1", {}, name), facts,
       turns().length ? null : el("p", { className: "lede" }, "Write something to begin."), kept);
   }
-  const answers = { classify: `Answers with ${task.several ? "any" : "one"} of ${task.labels.length} labels`,
-    generate: "Answers with a text", extract: "Answers with JSON" }[task.kind];
-  const labels = task.labels.length <= 12 ? `: ${task.labels.join(", ")}` : "";
+  const { length } = task.labels;
+  const answers = {
+    classify: `Answers with ${task.several ? "any" : "one"} of ${length} labels${length <= 12 ? `: ${task.labels.join(", ")}` : ""}.`,
+    generate: "Answers with a text.",
+    extract: task.functions ? "Answers with calls of your functions." : "Answers with JSON.",
+  };
   return about(el("h1", {}, name), facts, task.instruction && el("p", { className: "lede" }, task.instruction),
-    el("p", { className: "soft" }, (task.functions ? "Answers with calls of your functions" : answers + labels) + "."),
-    kept);
+    el("p", { className: "soft" }, answers[task.kind]), kept);
 }
 
 function about(...children) {
@@ -129,7 +131,7 @@ function isTask() {
 function show(turn) {
   const asked = turn.texts ? `${turn.texts.length} texts` : turn.text;
   const place = el("li", { className: "turn" },
-    el("div", { className: "asked" }, el("span", { className: "hidden" }, "You: "), asked),
+    el("div", { className: turn.texts ? "hidden" : "asked" }, el("span", { className: "hidden" }, "You: "), asked),
     el("div", { className: "answers" }, ...turn.answers.map((answer) => {
       cards.set(answer, el("article"));
       paint(turn, answer);
@@ -221,8 +223,8 @@ async function run(turn) {
   const stopping = (running = new AbortController());
   const settings = {
     system: $("system").value.trim(),
-    temperature: $("temperature").value === "" ? null : $("temperature").valueAsNumber,
-    length: $("length").valueAsNumber || 512,
+    temperature: $("temperature").valueAsNumber,
+    length: $("length").valueAsNumber,
   };
   const before = turns().slice(0, turns().indexOf(turn));
   const began = performance.now();

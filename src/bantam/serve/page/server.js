@@ -68,10 +68,9 @@ export async function alive() {
 
 /** A reply to a conversation: {text} again and again, {reason}, {tokens}. */
 export async function* chat(model, messages, settings, signal) {
-  const asked = { model, messages, stream: true, stream_options: { include_usage: true } };
-  asked.max_completion_tokens = settings.length;
-  if (settings.temperature !== null) asked.temperature = settings.temperature;
-  const response = await ask("v1/chat/completions", { body: JSON.stringify(asked), signal });
+  const body = JSON.stringify({ model, messages, stream: true, stream_options: { include_usage: true },
+    temperature: settings.temperature, max_completion_tokens: settings.length });
+  const response = await ask("v1/chat/completions", { body, signal });
   for await (const event of events(response.body)) {
     if (event.error) throw new Refused(503, words(event.error), 0);
     const choice = event.choices?.[0];

@@ -118,7 +118,8 @@ export function duration(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
 }
 
-/** A count of millions for people. */
-export function million(count) {
-  return count < 999.5e6 ? `${Math.max(count / 1e6, 0.1).toFixed(count < 10e6 ? 1 : 0)} million` : `${(count / 1e9).toFixed(1)} billion`;
+/** A large number for people: 98M, 1.2G. */
+export function large(count) {
+  const [unit, name] = count < 999.5e3 ? [1e3, "k"] : count < 999.5e6 ? [1e6, "M"] : [1e9, "G"];
+  return (count / unit).toFixed(count / unit < 9.95 ? 1 : 0) + name;
 }
