@@ -233,6 +233,71 @@ def _turns() -> Iterator[str]:
 
 
 @bantam.command()
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--keys", type=PATH, help="A file of keys, one a line [default: $BANTAM_KEYS].")
+@click.option("--allow-host", "hosts", multiple=True, help="A name that this server is called by.")
+@click.option("--allow-origin", "origins", multiple=True, help="A web site that may ask.")
+@click.option(
+    "--parallel",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Requests that a model works on at once.",
+)
+@click.option("--context", type=click.IntRange(16), help="Tokens for each [default: as fits].")
+@click.option("--threads", type=click.IntRange(1), help="Of each model [default: as fits].")
+@click.option("--memory", help='Of all models, such as "4 GB" [default: most of what is free].')
+@click.option("--feedback", type=PATH, help="A file to keep thumbs and corrections in.")
+@click.option("--handover", metavar="MODEL=BELOW", help="Who answers what is not sure enough.")
+@as_json
+def serve(
+    models: tuple[str, ...],
+    host: str,
+    port: int,
+    keys: Path | None,
+    hosts: tuple[str, ...],
+    origins: tuple[str, ...],
+    parallel: int,
+    context: int | None,
+    threads: int | None,
+    memory: str | None,
+    feedback: Path | None,
+    handover: str | None,
+    json_: bool,
+) -> None:
+    """Serve MODELs to programs that speak to OpenAI, Anthropic or Ollama. Ctrl-C ends it.
+
+    A MODEL is a run, a pack folder, a .gguf or a source; NAME=MODEL gives it another name.
+    """
+    from bantam.serve.start import Ready, serve
+
+    def ready(told: Ready) -> None:
+        if json_:
+            _print_json({"address": told.address, "models": told.models})
+        else:
+            click.echo(told.words())
+        sys.stdout.flush()  # it may be a file or a pipe, and much time passes until the end
+
+    serve(
+        models,
+        host=host,
+        port=port,
+        keys=keys,
+        hosts=hosts,
+        origins=origins,
+        parallel=parallel,
+        context=context,
+        threads=threads,
+        memory=memory,
+        feedback=feedback,
+        handover=handover,
+        ready=ready,
+    )
+
+
+@bantam.command()
 @click.argument("what")
 @as_json
 def show(what: str, json_: bool) -> None:

@@ -178,7 +178,7 @@ class Model:
         when text and functions are longer than the context, or when the functions are missing or
         no functions."""
         task = self.asked()
-        return self.written(task, text, _declared(task, tools), tell=tell)
+        return self.written(task, text, declared(task, tools), tell=tell)
 
     def written(
         self,
@@ -366,7 +366,7 @@ class Model:
         return tokens[id] if id is not None and 0 <= id < len(tokens) else ""
 
 
-def _declared(task: kinds.Task, tools: Any) -> str:
+def declared(task: kinds.Task, tools: Any) -> str:
     """The functions of a request as JSON, checked; "" for a task without."""
     if not task.most_calls:
         if tools is not None:

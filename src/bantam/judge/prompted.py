@@ -10,15 +10,13 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from bantam import kinds
-from bantam.judge import chat_form
+from bantam.judge import described
 from bantam.judge.measure import Measure, references
 from bantam.kinds import Row, schema, texts
 from bantam.model import Model, TooLong
 
-MOST_SCHEMA = 4000  # characters of a schema that is shown
 DRAWS = 2  # sets of examples
 TRIED = 24  # validation rows that a prompt is tried on before the worse half is dropped
 
@@ -83,11 +81,9 @@ def stops(outputs: Sequence[str]) -> tuple[str, ...]:
 
 def zero_shot(model: Model, task: kinds.Task, written: Sequence[str]) -> dict[str, kinds.Task]:
     """Prompts without examples; `written` are the recipe's own, each with a hole for the text."""
-    plain = replace(task, certainty=(), thresholds=())
-    described = _described(plain)
-    prompts = {"plain": plain, "described": described} | chat_form.prompts(model, described)
-    prompts |= _own(plain, written)
-    return {name: _fitted(model, asked) for name, asked in prompts.items()}
+    prompts = described.prompts(model, task)
+    prompts |= _own(prompts["plain"], written)
+    return {name: described.fitted(model, asked) for name, asked in prompts.items()}
 
 
 def few_shot(
@@ -106,42 +102,7 @@ def few_shot(
                 break
             drawn = drawn[: len(drawn) * 3 // 4]
     prompts = prompts or {"no examples": plain}
-    return {name: _fitted(model, asked) for name, asked in prompts.items()}
-
-
-def _fitted(model: Model, task: kinds.Task) -> kinds.Task:
-    """With texts cut so that there is room for them and their answer, as there is with ours: a
-    prompt of more words than ours would else leave long texts without an answer."""
-    if task.most_calls:  # what else stands in the prompt differs from row to row
-        return task
-    around = len(model.start) + len(task.prompt(model.encode, "")) + task.max_answer_tokens
-    room = max(1, model.context - 1 - around)
-    return replace(task, max_text_tokens=min(task.max_text_tokens, room))
-
-
-def _described(task: kinds.Task) -> kinds.Task:
-    """The task with its answer described."""
-    (before, _), *_ = task.before
-    head, gap, cue = before.rpartition("\n\n")
-    if task.most_calls:
-        what = (
-            'Answer with a JSON list of calls, each {"name": ..., "arguments": {...}}; '
-            "with [] when no function fits."
-        )
-    elif task.kind == "extract":
-        shown = json.dumps(_short(json.loads(task.schema)), ensure_ascii=False)
-        what = f"Answer with JSON that follows this schema: {shown[:MOST_SCHEMA]}"
-    else:
-        what = "Answer with the text alone."
-    return replace(task, before=((f"{head}\n{what}{gap}{cue}", False),))
-
-
-def _short(schema: Any) -> Any:
-    """A schema without what only a validator needs."""
-    if isinstance(schema, dict):
-        dropped = ("additionalProperties", "$schema")
-        return {key: _short(value) for key, value in schema.items() if key not in dropped}
-    return [_short(one) for one in schema] if isinstance(schema, list) else schema
+    return {name: described.fitted(model, asked) for name, asked in prompts.items()}
 
 
 def _shown(task: kinds.Task, rows: Sequence[Row]) -> kinds.Task:

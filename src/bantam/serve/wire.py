@@ -18,15 +18,18 @@ HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 def event(data: Any, name: str = "") -> bytes:
-    """A server-sent event; `data` is a text as it is, anything else as JSON."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    """A server-sent event; `data` is a text as it is, anything else as JSON.
+
+    The JSON is plain ASCII, here and in `line`: some clients take U+2028 and others for line ends.
+    """
+    text = data if isinstance(data, str) else json.dumps(data)
     head = f"event: {name}\n" if name else ""
     return f"{head}data: {text}\n\n".encode()
 
 
 def line(data: Any) -> bytes:
     """A line of newline-delimited JSON."""
-    return json.dumps(data, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(data).encode() + b"\n"
 
 
 def streamed(pieces: AsyncIterator[bytes], media: str = "text/event-stream") -> StreamingResponse:

@@ -1,0 +1,126 @@
+"""Hand-over: what a model is not sure of is asked of a larger one on the same shelf.
+
+Off unless the server was told which model and below which confidence. The larger model is asked as
+the judge asks models that are only prompted: it is held to the labels or the schema. If it cannot
+answer, our own answer stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import Request
+from prometheus_client import Counter
+
+from bantam import kinds
+from bantam.errors import BadInput
+from bantam.kinds import Row
+from bantam.model import Answer, Model, Written
+from bantam.serve.ask import Refusal
+from bantam.serve.metrics import REGISTRY
+from bantam.serve.shelf import Book, Shelf
+
+Reply = Answer | Written
+END = ("\n\n",)  # of a text that is only prompted for
+
+HANDED = Counter(
+    "bantam_handed_over",
+    "Answers that a larger model gave instead.",
+    ["model", "handed_to"],
+    registry=REGISTRY,
+)
+FAILED = Counter(
+    "bantam_handovers_failed",
+    "Answers that a larger model should have given and could not.",
+    ["model", "handed_to"],
+    registry=REGISTRY,
+)
+
+
+@dataclass(frozen=True)
+class Handover:
+    model: str  # the larger one's name on the shelf
+    below: float  # confidence, 0 to 1
+
+
+def of(request: Request) -> Handover | None:
+    """What the server was told to hand over; None: nothing."""
+    found = getattr(getattr(request.app.state, "settings", None), "handover", None)
+    assert found is None or isinstance(found, Handover)
+    return found
+
+
+async def instead(
+    shelf: Shelf, handover: Handover | None, book: Book, rows: Sequence[Row], ours: Sequence[Reply]
+) -> list[Reply | None]:
+    """The larger model's answers to those rows of which ours is not sure enough, None for others.
+
+    Nothing may be lent to the caller meanwhile: two that wait for each other's model would wait
+    for ever.
+    """
+    found: list[Reply | None] = [None] * len(rows)
+    if handover is None or book.task is None or not _may(handover, book):
+        return found
+    weak = [at for at, reply in enumerate(ours) if reply.probability < handover.below]
+    if not weak:
+        return found
+    asked = [rows[at] for at in weak]
+    try:
+        async with shelf.lent(handover.model) as larger:
+            told = await larger.blocking(answers, larger.model, book.task, asked)
+    except (Refusal, BadInput):
+        told = [None] * len(weak)
+    for at, reply in zip(weak, told, strict=True):
+        found[at] = reply
+        (FAILED if reply is None else HANDED).labels(book.name, handover.model).inc()
+    return found
+
+
+def _may(handover: Handover, book: Book) -> bool:
+    """Not to itself, and not sets of labels: a model that is only prompted has no thresholds."""
+    task = book.task
+    return book.name != handover.model and task is not None and not task.multi
+
+
+def answers(model: Model, task: kinds.Task, rows: Sequence[Row]) -> list[Reply | None]:
+    """What a model that is only prompted answers; None where it has no room for the question.
+
+    Its probabilities are not calibrated.
+    """
+    if task.kind == "classify":
+        return list(_labels(model, task, [row.text for row in rows]))
+    return [_written(model, task, row) for row in rows]
+
+
+def _labels(model: Model, task: kinds.Task, texts: Sequence[str]) -> list[Answer]:
+    from bantam.judge import language
+
+    prompts = language.zero_shot(model, language.untuned(task), ())
+    asked = language.Asked("", _best(prompts), None, 0.0)
+    shares = language.asking(asked)(model, texts).tolist()
+    found = []
+    for row in shares:
+        best = max(range(len(row)), key=row.__getitem__)
+        label = task.labels[best]
+        told = dict(zip(task.labels, row, strict=True))
+        found.append(Answer(label, row[best], told, (label,)))
+    return found
+
+
+def _written(model: Model, task: kinds.Task, row: Row) -> Written | None:
+    from bantam.judge import described
+
+    asked = described.fitted(model, _best(described.prompts(model, task)))
+    try:
+        return model.written(asked, row.text, row.tools, END if task.kind == "generate" else ())
+    except BadInput:
+        return None
+
+
+def _best(prompts: dict[str, kinds.Task]) -> kinds.Task:
+    """The model's own chat form, else the prompt that says the most."""
+    for name in ("chat", "labels named", "described"):
+        if name in prompts:
+            return prompts[name]
+    return prompts["plain"]

@@ -1,0 +1,109 @@
+"""What the lines of a stream ask: NDJSON or a table, a row as soon as it is whole."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from pydantic import TypeAdapter, ValidationError
+
+from bantam.kinds import Row
+from bantam.serve.ask import Refusal
+from bantam.serve.task_forms import LONGEST, Line, Text, row
+from bantam.text.separator import separator
+
+Numbered = tuple[int, Row | Refusal]  # a line by its number; a refusal: it cannot be read
+
+TEXT: TypeAdapter[str] = TypeAdapter(Text)
+
+
+async def json_rows(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[Numbered], None]:
+    """The rows of NDJSON, with the numbers of their lines."""
+    async for lines in _lines(chunks):
+        yield [(number, _json_row(line)) for number, line in lines if line is None or line.strip()]
+
+
+def _json_row(line: bytes | None) -> Row | Refusal:
+    if line is None:
+        return Refusal(413, f"the line has over {LONGEST:,} bytes")
+    try:
+        if line.lstrip()[:1] == b'"':
+            return row(TEXT.validate_json(line), None)
+        asked = Line.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return Refusal(400, f'{first["msg"]}; a line is {{"text": ...}}', param=place or None)
+    return row(asked.text, asked.tools)
+
+
+async def csv_rows(
+    chunks: AsyncIterator[bytes], column: str
+) -> AsyncGenerator[list[Numbered], None]:
+    """The rows of a table whose first line names its columns. A quoted cell may hold lines."""
+    names: list[str] = []
+    mark, record, begun, quotes = ",", bytearray(), 0, 0
+    async for lines in _lines(chunks):
+        found: list[Numbered] = []
+        for number, line in lines:
+            begun = begun or number
+            record += (line or b"") + b"\n"
+            quotes += (line or b"").count(b'"')
+            broken = line is None or len(record) > LONGEST
+            if not broken and quotes % 2:
+                continue
+            if broken or (names and record.strip()):
+                found.append((begun, _csv_row(bytes(record), names, mark, column, broken)))
+            elif not names:
+                mark, names = _header(bytes(record))
+            record, begun, quotes = bytearray(), 0, 0
+        yield found
+    if record.strip():
+        yield [(begun, Refusal(400, "the table ends within a quoted cell"))]
+
+
+def _header(record: bytes) -> tuple[str, list[str]]:
+    """What parts the cells of a table, and the names of its columns."""
+    header = record.decode("utf-8-sig", "replace")
+    try:
+        mark = separator(header)
+        return mark, next(csv.reader([header], delimiter=mark))
+    except csv.Error:  # a cell of a size that no name has
+        return ",", [""]
+
+
+def _csv_row(
+    record: bytes, names: list[str], mark: str, column: str, broken: bool
+) -> Row | Refusal:
+    if broken:
+        return Refusal(413, f"the row has over {LONGEST:,} bytes: is a quote not closed?")
+    if column not in names:
+        there = ", ".join(names)
+        return Refusal(400, f"there is no column {column!r}; there are: {there:.200}")
+    try:
+        cells = next(csv.reader([record.decode()], delimiter=mark))
+        found = dict(zip(names, cells, strict=True))
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        return Refusal(400, f"this row is not sound: {error}")
+    return Row(found[column], "", found.get("tools", ""))
+
+
+async def _lines(
+    chunks: AsyncIterator[bytes],
+) -> AsyncGenerator[list[tuple[int, bytes | None]], None]:
+    """Numbered lines as they come; None for one that is too long, of which nothing is kept."""
+    held, lost, number = bytearray(), False, 0
+    async for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        held += first
+        found: list[tuple[int, bytes | None]] = []
+        for begun in others:
+            number += 1
+            found.append((number, None if lost or len(held) > LONGEST else bytes(held)))
+            held, lost = bytearray(begun), False
+        if len(held) > LONGEST:
+            held, lost = bytearray(), True
+        if found:
+            yield found
+    if held or lost:
+        yield [(number + 1, None if lost else bytes(held))]

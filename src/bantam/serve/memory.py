@@ -1,0 +1,39 @@
+"""How much memory a model takes, told from the head of its file before it is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bantam.formats.gguf import GGUF
+
+# What a process takes beside weights, keys and values; 77 MB (135M parameters) to 122 MB (270M)
+# were measured, with the keys and values of 1,024 tokens.
+PROCESS = 80_000_000
+_LARGEST = 1 << 20  # of any number in a head that is believed
+
+
+def needed(file: GGUF, size: int, tokens: int) -> int:
+    """Bytes for a file of `size` bytes with room for `tokens` tokens, all slots together.
+
+    That is the whole file, which is mapped, the keys and values of each token in float16, and the
+    process itself. Layers without attention are counted as if they had it.
+    """
+    return PROCESS + size + tokens * _a_token(file.metadata)
+
+
+def _a_token(metadata: dict[str, Any]) -> int:
+    family = metadata.get("general.architecture")
+
+    def told(key: str, otherwise: int) -> int:
+        value = metadata.get(f"{family}.{key}")
+        return value if isinstance(value, int) and 0 < value < _LARGEST else otherwise
+
+    layers, heads = told("block_count", 0), told("attention.head_count", 1)
+    by_layer = metadata.get(f"{family}.attention.head_count_kv")
+    if isinstance(by_layer, list):
+        kept = sum(n for n in by_layer if isinstance(n, int) and 0 < n < _LARGEST)
+    else:
+        kept = layers * told("attention.head_count_kv", heads)
+    head = told("embedding_length", 0) // heads
+    numbers = told("attention.key_length", head) + told("attention.value_length", head)
+    return 2 * kept * numbers

