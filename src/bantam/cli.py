@@ -297,6 +297,26 @@ def serve(
     )
 
 
+@bantam.group()
+def feedback() -> None:
+    """What users said of answers, where `bantam serve` kept it."""
+
+
+@feedback.command()
+@click.argument("file", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The .csv or .jsonl to write.")
+@click.option("--model", help="Whose answers [default: the only model's].")
+@click.option("--input", default="text", show_default=True, help="The column of the texts.")
+@click.option("--label", default="label", show_default=True, help="The column of right answers.")
+def export(file: Path, output: Path, model: str | None, input: str, label: str) -> None:
+    """Write the right answers in FILE as examples for the next `bantam make`."""
+    from bantam.serve.feedback import export
+
+    _writable(output)
+    export(file, output, model, input, label)
+    click.echo(f"wrote {output}; name it in data.examples", err=True)
+
+
 @bantam.command()
 @click.argument("what")
 @as_json

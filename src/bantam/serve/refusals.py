@@ -46,7 +46,8 @@ def _worded(path: str, refusal: Refusal) -> dict[str, Any]:
     from bantam.serve import anthropic, ollama, openai
 
     speaker = {"anthropic": anthropic, "ollama": ollama}.get(interface(path), openai)
-    return speaker.wrong(refusal)
+    worded: dict[str, Any] = speaker.wrong(refusal)
+    return worded
 
 
 def _sound(value: Any) -> Any:
