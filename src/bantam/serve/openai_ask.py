@@ -31,8 +31,7 @@ def sampling(asked: Sampled, most: int | None, alternatives: int | None) -> Samp
         presence_penalty=asked.presence_penalty or 0.0,
         repeat_penalty=asked.repeat_penalty or 1.0,
         logit_bias=tuple((asked.logit_bias or {}).items()),
-        # Runtimes have seeds of 32 bits, some with a meaning of their own for the largest.
-        seed=None if asked.seed is None else asked.seed % (1 << 31),
+        seed=asked.seed,
         stop=tuple(text for text in asked.stop if text),
         alternatives=alternatives,
     )

@@ -215,8 +215,8 @@ def _choice(index: int, reply: Reply, ask: Ask, older: bool) -> ChatChoice:
         "logprobs": None,
         "finish_reason": _reason(reply.ended, older),
     }
-    if ask.sampling.alternatives is not None:
-        told["logprobs"] = {"content": logprobs(reply.tokens), "refusal": None}
+    if (most := ask.sampling.alternatives) is not None:
+        told["logprobs"] = {"content": logprobs(reply.tokens, most), "refusal": None}
     if known := extension(reply.ended):
         told["bantam"] = known
     return told
@@ -239,10 +239,10 @@ async def _chunks(
 ) -> AsyncIterator[bytes]:
     """The replies as they are written, each piece a server-sent event."""
     told = {"id": new_id("chatcmpl-"), "object": "chat.completion.chunk", **head}
-    # All that is the same in each chunk, once. It is ASCII: some clients end a line at U+2028.
+    # All that is the same in each chunk, once; in ASCII, as all events are.
     start = f'data: {json.dumps(told)[:-1]}, "choices": ['
     end = '], "usage": null}\n\n' if counted else "]}\n\n"
-    asked_logs = ask.sampling.alternatives is not None
+    most = ask.sampling.alternatives
 
     def chunk(index: int, delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -261,8 +261,10 @@ async def _chunks(
                         for index in range(ask.n):
                             yield chunk(index, said)
                     case Text(index, text, tokens):
-                        logs = {"content": logprobs(tokens), "refusal": None}
-                        yield chunk(index, {"content": text}, logprobs=logs if asked_logs else None)
+                        logs = None
+                        if most is not None:
+                            logs = {"content": logprobs(tokens, most), "refusal": None}
+                        yield chunk(index, {"content": text}, logprobs=logs)
                     case CallBegun(index, number, id, name) if not older:
                         function = {"name": name, "arguments": ""}
                         call = {"index": number, "id": id, "type": "function", "function": function}
@@ -282,9 +284,8 @@ async def _chunks(
         except Refusal as refusal:
             if not prompt_tokens:
                 raise  # nothing was sent: there is still a status for it
-            yield f"data: {json.dumps(wrong(refusal))}\n\n".encode()
+            yield wire.event(wrong(refusal))
             return
     if counted:
-        last = {**told, "choices": [], "usage": usage(prompt_tokens, ended, ask.n)}
-        yield f"data: {json.dumps(last)}\n\n".encode()
-    yield b"data: [DONE]\n\n"
+        yield wire.event({**told, "choices": [], "usage": usage(prompt_tokens, ended, ask.n)})
+    yield wire.event("[DONE]")

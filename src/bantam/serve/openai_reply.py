@@ -113,12 +113,12 @@ def usage(prompt_tokens: int, ended: Sequence[Ended | None], count: int = 1) -> 
     }
 
 
-def logprobs(tokens: Sequence[Token]) -> list[TokenLogprob]:
-    """Each token with its log-probability and the likeliest in its place."""
+def logprobs(tokens: Sequence[Token], most: int) -> list[TokenLogprob]:
+    """Each token with its log-probability and the `most` likeliest in its place."""
     return [
         {
             **_alternative(token.text, token.log_probability),
-            "top_logprobs": [_alternative(text, log) for _, text, log in token.alternatives],
+            "top_logprobs": [_alternative(text, log) for _, text, log in token.alternatives[:most]],
         }
         for token in tokens
     ]

@@ -153,7 +153,7 @@ class Sampled(BaseModel):
         | None,
         Field(max_length=MOST_BIASES),
     ] = None
-    seed: int | None = None
+    seed: Annotated[int | None, Field(ge=-(1 << 63), lt=1 << 63)] = None
     stop: Annotated[
         list[Annotated[str, Field(max_length=1000)]],
         BeforeValidator(_listed, json_schema_input_type=str | list[str] | None),

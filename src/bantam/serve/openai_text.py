@@ -164,13 +164,13 @@ async def _events(
 async def _whole(
     shelf: Shelf, asked: TextRequest, drawn: Sampling, count: int
 ) -> tuple[list[TextChoice], Usage]:
-    events = _events(shelf, asked, drawn, count)
+    events, most = _events(shelf, asked, drawn, count), asked.logprobs
     prompt_tokens, replies = await gathered(events, len(asked.prompt) * count)
     choices: list[TextChoice] = [
         {
             "index": index,
             "text": one.text,
-            "logprobs": None if asked.logprobs is None else _logprobs(one.tokens, 0),
+            "logprobs": None if most is None else _logprobs(one.tokens, 0, most),
             "finish_reason": _reason(one.ended),
         }
         for index, one in enumerate(replies)
@@ -182,8 +182,9 @@ def _reason(ended: Ended | None) -> Literal["stop", "length"]:
     return "length" if ended and ended.reason == "length" else "stop"
 
 
-def _logprobs(tokens: Sequence[Token], offset: int) -> TextLogprobs:
-    """The tokens, of which the first begins `offset` characters into the text."""
+def _logprobs(tokens: Sequence[Token], offset: int, most: int) -> TextLogprobs:
+    """The tokens, of which the first begins `offset` characters into the text, each with the `most`
+    likeliest in its place."""
     found: TextLogprobs = {
         "tokens": [],
         "token_logprobs": [],
@@ -193,7 +194,7 @@ def _logprobs(tokens: Sequence[Token], offset: int) -> TextLogprobs:
     for token in tokens:
         found["tokens"].append(token.text)
         found["token_logprobs"].append(max(token.log_probability, LEAST_LOG))
-        there = {text: max(log, LEAST_LOG) for _, text, log in token.alternatives}
+        there = {text: max(log, LEAST_LOG) for _, text, log in token.alternatives[:most]}
         found["top_logprobs"].append({token.text: found["token_logprobs"][-1]} | there)
         found["text_offset"].append(offset)
         offset += len(token.text)
@@ -205,7 +206,7 @@ async def _chunks(
 ) -> AsyncIterator[bytes]:
     """What follows as it is written, each piece a server-sent event."""
     counted = bool(asked.stream_options and asked.stream_options.include_usage)
-    # All that is the same in each chunk, once.
+    # All that is the same in each chunk, once; in ASCII, as all events are.
     start = f'data: {json.dumps(told)[:-1]}, "choices": ['
     end = '], "usage": null}\n\n' if counted else "]}\n\n"
 
@@ -213,7 +214,7 @@ async def _chunks(
         choice = {"index": index, "text": text, "logprobs": logs, "finish_reason": reason}
         return f"{start}{json.dumps(choice)}{end}".encode()
 
-    prompt_tokens = 0
+    prompt_tokens, most = 0, asked.logprobs or 0
     ended: list[Ended] = []
     offsets = [0] * (len(asked.prompt) * count)
     async with aclosing(_events(shelf, asked, drawn, count)) as events:
@@ -223,7 +224,7 @@ async def _chunks(
                     case Begun():
                         prompt_tokens += event.prompt_tokens
                     case Text(index, text, tokens):
-                        logs = _logprobs(tokens, offsets[index]) if tokens else None
+                        logs = _logprobs(tokens, offsets[index], most) if tokens else None
                         offsets[index] += sum(len(token.text) for token in tokens)
                         yield chunk(index, text, logs, None)
                     case Ended():
@@ -232,9 +233,8 @@ async def _chunks(
         except Refusal as refusal:
             if not prompt_tokens:
                 raise  # nothing was sent: there is still a status for it
-            yield f"data: {json.dumps(wrong(refusal))}\n\n".encode()
+            yield wire.event(wrong(refusal))
             return
     if counted:
-        last = {**told, "choices": [], "usage": usage(prompt_tokens, ended, count)}
-        yield f"data: {json.dumps(last)}\n\n".encode()
-    yield b"data: [DONE]\n\n"
+        yield wire.event({**told, "choices": [], "usage": usage(prompt_tokens, ended, count)})
+    yield wire.event("[DONE]")

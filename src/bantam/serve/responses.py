@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
@@ -133,8 +132,8 @@ def _begun(asked: ResponseRequest, model: str) -> ResponseObject:
 class Said:
     """A message of the output, and the events that tell of it."""
 
-    def __init__(self, index: int) -> None:
-        self.id, self.index = new_id("msg_"), index
+    def __init__(self, index: int, most: int) -> None:
+        self.id, self.index, self.most = new_id("msg_"), index, most
         self.texts: list[str] = []
         self.logs: list[TokenLogprob] = []
         self.place = {"item_id": self.id, "output_index": index, "content_index": 0}
@@ -145,7 +144,7 @@ class Said:
         yield {"type": "response.content_part.added", **self.place, "part": self._part()}
 
     def more(self, text: str, tokens: tuple[Token, ...]) -> Event:
-        logs = logprobs(tokens)
+        logs = logprobs(tokens, self.most)
         self.texts.append(text)
         self.logs += logs
         told = {"delta": text, "logprobs": logs}
@@ -208,7 +207,7 @@ class Called:
 
 async def _events(shelf: Shelf, ask: Ask, begun: ResponseObject) -> AsyncGenerator[Event, None]:
     """What happens, in OpenAI's order; the last event holds the whole response."""
-    prompt_tokens = 0
+    prompt_tokens, most = 0, ask.sampling.alternatives or 0
     open_: Said | Called | None = None
     output: list[dict[str, Any]] = []
 
@@ -231,7 +230,7 @@ async def _events(shelf: Shelf, ask: Ask, begun: ResponseObject) -> AsyncGenerat
                     if not isinstance(open_, Said):
                         for one in closed("completed"):
                             yield one
-                        open_ = Said(len(output))
+                        open_ = Said(len(output), most)
                         for one in open_.begun():
                             yield one
                     yield open_.more(event.text, event.tokens)
@@ -245,7 +244,7 @@ async def _events(shelf: Shelf, ask: Ask, begun: ResponseObject) -> AsyncGenerat
                     yield open_.more(event.text)
                 case Ended():
                     if not open_ and not output:  # an answer without a word is a message too
-                        open_ = Said(0)
+                        open_ = Said(0, most)
                         for one in open_.begun():
                             yield one
                     status = "incomplete" if event.reason == "length" else "completed"
@@ -282,9 +281,7 @@ async def _sent(events: AsyncGenerator[Event, None], begun: ResponseObject) -> A
     number = count()
 
     def sent(event: Event) -> bytes:
-        # It is ASCII: some clients end a line at U+2028.
-        told = json.dumps({**event, "sequence_number": next(number)})
-        return f"event: {event['type']}\ndata: {told}\n\n".encode()
+        return wire.event({**event, "sequence_number": next(number)}, event["type"])
 
     output: list[dict[str, Any]] = []
     first = True
