@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -50,11 +49,11 @@ def packed(path: Path, base: Path, task: kinds.Task) -> Path:
 
 @contextmanager
 def serving(
-    shelf: Shelf, routes: Callable[[Shelf], APIRouter], **settings: Any
+    shelf: Shelf, routes: Callable[[Shelf], APIRouter], settings: Any = None
 ) -> Iterator[httpx.Client]:
-    """A client of a server that has these routes and these of its settings."""
+    """A client of a server that has these routes and settings."""
     app = FastAPI()
-    app.state.settings = SimpleNamespace(**settings)
+    app.state.settings = settings
     app.include_router(routes(shelf))
 
     @app.exception_handler(Refusal)

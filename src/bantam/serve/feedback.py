@@ -47,6 +47,7 @@ TABLE = """CREATE TABLE feedback (
 PUT = "INSERT OR REPLACE INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 Format = Literal["jsonl", "csv"]
+FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".csv": "csv"}
 MEDIA = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
@@ -314,8 +315,7 @@ def routes(shelf: Shelf) -> APIRouter:
     @router.delete("/feedback")
     async def forget_all(request: Request) -> Forgotten:
         """Delete all rows."""
-        if (key := keys.asking.get()) and key.models is not None:
-            raise Refusal(403, "this key may only ask its models", code="key_not_allowed")
+        may_delete_all()
         return Forgotten(deleted=await to_thread(_kept(request).store.forget))
 
     @router.delete("/feedback/{id}")
@@ -327,6 +327,12 @@ def routes(shelf: Shelf) -> APIRouter:
         return Forgotten(deleted=gone)
 
     return router
+
+
+def may_delete_all() -> None:
+    """Raises Refusal (403) for a key that is limited to some models."""
+    if (key := keys.asking.get()) and key.models is not None:
+        raise Refusal(403, "this key may only ask its models", code="key_not_allowed")
 
 
 def _kept(request: Request) -> Feedback:
@@ -387,6 +393,22 @@ def examples(
     return _lines(store.rows(model or there[0]), format, input, output)
 
 
+def export(kept: Path, file: Path, model: str | None, input: str, output: str) -> None:
+    """Write the examples of a feedback file to a .jsonl or .csv. Raises BadInput as `examples`."""
+    from bantam.runs import write_text
+
+    format = FORMATS.get(file.suffix.lower())
+    if format is None:
+        raise BadInput(f"{file}: examples are written as .jsonl or .csv", "choose one")
+    if not kept.is_file():
+        raise BadInput(f"there is no file {kept}", "name the one of `bantam serve --feedback`")
+    store = Store(kept)
+    try:
+        write_text(file, "".join(examples(store, model, format, input, output)))
+    finally:
+        store.close()
+
+
 def _lines(rows: Iterator[Row], format: Format, input: str, output: str) -> Iterator[str]:
     begun = False
     for row in rows:
@@ -402,7 +424,7 @@ def _lines(rows: Iterator[Row], format: Format, input: str, output: str) -> Iter
         cells = {input: given.text, output: right}
         cells |= {"tools": given.tools} if given.tools else {}
         text = io.StringIO()
-        writer = csv.writer(text)
+        writer = csv.writer(text, lineterminator="\n")
         if not begun:
             writer.writerow(cells)
             begun = True

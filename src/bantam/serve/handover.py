@@ -78,9 +78,12 @@ async def instead(
 
 
 def _may(handover: Handover, book: Book) -> bool:
-    """Not to itself, and not sets of labels: a model that is only prompted has no thresholds."""
+    """Not to itself, not sets of labels, as a model that is only prompted has no thresholds, and
+    not where a strange file has no words to ask with."""
     task = book.task
-    return book.name != handover.model and task is not None and not task.multi
+    if task is None or task.multi or not task.before:
+        return False
+    return book.name != handover.model
 
 
 def answers(model: Model, task: kinds.Task, rows: Sequence[Row]) -> list[Reply | None]:

@@ -1,0 +1,161 @@
+"""Hand-over: what is not sure enough is answered by a larger model, held to the same answers."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jsonschema
+import pytest
+
+from bantam.judge import described, language
+from bantam.kinds import Row, classify, schema
+from bantam.kinds import texts as writing
+from bantam.model import Model
+from bantam.serve import handover, metrics, tasks
+from bantam.serve.handover import Handover
+from bantam.serve.shelf import Shelf
+from tiny import tiny_llama
+from tiny_tasks import TEXTS, TOOLS, packed, serving
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"thing": {"enum": ["camera", "phone"]}},
+    "required": ["thing"],
+    "additionalProperties": False,
+}
+LABELS = classify.task("labels", "Is it good?", ["yes", "no", "not at all"])
+RECORD = replace(writing.task("extract", "record", "", answer_schema=SCHEMA), max_answer_tokens=60)
+CALLS = replace(writing.task("extract", "calls", "", most_calls=2), max_answer_tokens=60)
+SAID = replace(writing.task("generate", "text", "Say it."), max_answer_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("larger") / "larger.gguf", seed=1)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, larger: Path) -> Shelf:
+    folder = tmp_path_factory.mktemp("shelf")
+    several = classify.task("several", "What?", ["a", "b"], multi=True)
+    made = {"labels": LABELS, "record": RECORD, "calls": CALLS, "text": SAID, "several": several}
+    places = {
+        name: packed(folder / f"{name}.gguf", tiny_model, task) for name, task in made.items()
+    }
+    return Shelf(places | {"larger": larger}, threads=1, parallel=1)
+
+
+@pytest.fixture(scope="module")
+def handing(shelf: Shelf) -> Iterator[Callable[..., Any]]:
+    """Answers of a server that hands over as it is told."""
+    settings = SimpleNamespace()
+    with serving(shelf, tasks.routes, settings) as client:
+
+        def said(name: str, to: Handover | None, **asked: Any) -> Any:
+            settings.handover = to
+            response = client.post(f"/tasks/{name}", json=asked)
+            assert response.status_code == 200, response.text
+            return response.json()
+
+        yield said
+    asyncio.run(shelf.close())
+
+
+def counted(what: str, model: str, to: str) -> float:
+    labels = {"model": model, "handed_to": to}
+    return metrics.REGISTRY.get_sample_value(f"{what}_total", labels) or 0.0
+
+
+ALWAYS = Handover("larger", 1.0)
+
+
+def test_nothing_is_handed_over_unless_asked_for(handing: Callable[..., Any]) -> None:
+    for to in (None, Handover("larger", 0.0)):
+        told = handing("labels", to, text=TEXTS[0])
+        assert told["handed_to"] is None
+        assert told["confidence"] is not None
+
+
+def test_only_what_is_not_sure_is_handed_over(handing: Callable[..., Any]) -> None:
+    ours = handing("labels", None, texts=TEXTS)["answers"]
+    middle = sorted(one["confidence"] for one in ours)[len(ours) // 2]
+    before = counted("bantam_handed_over", "labels", "larger")
+    told = handing("labels", Handover("larger", middle), texts=TEXTS)["answers"]
+    handed = [one["handed_to"] == "larger" for one in told]
+    # In batches the runtime adds the same numbers in another order.
+    clear = [abs(one["confidence"] - middle) > 0.005 for one in ours]
+    for one, away, known in zip(ours, handed, clear, strict=True):
+        assert not known or away == (one["confidence"] < middle)
+    assert 0 < sum(handed) < len(told)
+    assert counted("bantam_handed_over", "labels", "larger") - before == sum(handed)
+
+
+def test_labels_are_asked_as_the_judge_asks(handing: Callable[..., Any], larger: Path) -> None:
+    told = handing("labels", ALWAYS, text=TEXTS[3])
+    assert told["handed_to"] == "larger"
+    assert (told["confidence"], told["sure"]) == (None, None)  # nothing says what they mean
+    with Model(larger, threads=1) as model:
+        task = language.untuned(LABELS)
+        asked = language.zero_shot(model, task, ())["chat"]
+        (row,) = language.asking(language.Asked("", asked, None, 0.0))(model, [TEXTS[3]])
+    shares = dict(zip(LABELS.labels, row.tolist(), strict=True))
+    assert told["probabilities"] == pytest.approx(shares, abs=0.02)
+    assert told["label"] == max(told["probabilities"], key=told["probabilities"].get)
+    assert told["probabilities"] != handing("labels", None, text=TEXTS[3])["probabilities"]
+
+
+def test_what_it_writes_is_held_to_the_schema(handing: Callable[..., Any], larger: Path) -> None:
+    told = handing("record", ALWAYS, text=TEXTS[0])
+    assert told["handed_to"] == "larger"
+    jsonschema.validate(told["object"], SCHEMA)
+    calls = handing("calls", ALWAYS, text="mend the phone", tools=TOOLS)
+    assert calls["handed_to"] == "larger"
+    assert {call["name"] for call in calls["object"]} <= {"praise", "mend"}
+    text = handing("text", ALWAYS, text=TEXTS[0])
+    assert text["handed_to"] == "larger"
+    with Model(larger, threads=1) as model:
+        asked = described.prompts(model, SAID)["chat"]
+        assert text["text"] == model.written(asked, TEXTS[0], "", handover.END).text
+
+
+def test_ours_stands_where_the_larger_cannot_answer(handing: Callable[..., Any]) -> None:
+    ours = handing("labels", None, text=TEXTS[0])
+    gone = Handover("gone", 1.0)  # not on the shelf
+    before = counted("bantam_handovers_failed", "labels", "gone")
+    told = handing("labels", gone, text=TEXTS[0])
+    assert told["handed_to"] is None
+    assert told["probabilities"] == pytest.approx(ours["probabilities"], abs=0.02)
+    assert counted("bantam_handovers_failed", "labels", "gone") == before + 1
+
+
+def test_what_is_never_handed_over(handing: Callable[..., Any]) -> None:
+    assert handing("several", ALWAYS, text=TEXTS[0])["handed_to"] is None
+    itself = Handover("labels", 1.0)
+    assert handing("labels", itself, text=TEXTS[0])["handed_to"] is None
+
+
+def test_a_question_without_room(larger: Path) -> None:
+    with Model(larger, threads=1, context=64) as model:
+        task = replace(RECORD, max_text_tokens=10_000)
+        (told,) = handover.answers(
+            model, CALLS, [Row(TEXTS[0], "", json.dumps(schema.tools(TOOLS, "tools")))]
+        )
+        assert told is None
+        assert len(handover.answers(model, task, [Row(TEXTS[0] * 50, "")])) == 1
+
+
+def test_a_server_needs_no_package_of_the_judges() -> None:
+    """It hands over where only what runs models is installed."""
+    told = (
+        "import sys, bantam.serve.handover, bantam.serve.tasks\n"
+        "from bantam.judge import described, language\n"
+        "print(*{'torch', 'polars', 'sklearn', 'scipy', 'sacrebleu'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
