@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request
@@ -11,7 +12,6 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from bantam import __version__
 from bantam.serve import (
     anthropic,
     keys,
@@ -38,7 +38,7 @@ def app(shelf: Shelf, settings: Settings) -> FastAPI:
     """The server for the models on `shelf`; whoever starts it closes the shelf."""
     api = FastAPI(
         title="Bantam",
-        version=__version__,
+        version=version("bantam-lm"),
         docs_url=None,  # their pages fetch scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
