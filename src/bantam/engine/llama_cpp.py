@@ -266,14 +266,15 @@ def _sampled(request: Request) -> dict[str, Any]:
     """The request for llama.cpp's server, which streams what it writes."""
     greedy = request["temperature"] <= 0
     frequency, presence = request["frequency_penalty"], request["presence_penalty"]
-    bias = Counter(dict(request["logit_bias"]))
+    bias: dict[int, float] = dict(request["logit_bias"])
     window = 64  # tokens that a repetition is looked for in, as everybody has it
     if frequency or presence:
         # llama.cpp counts the prompt's tokens too, OpenAI only those that were written: what the
         # prompt's take away is given back.
         window = 1 << 30
-        for token, count in Counter(request["prompt"]).items():
-            bias[token] += count * frequency + presence
+        prompt: list[int] = request["prompt"]
+        for token, count in Counter(prompt).items():
+            bias[token] = bias.get(token, 0.0) + count * frequency + presence
     penalties = frequency or presence or request["repeat_penalty"] != 1
     # In this order everywhere else too: what `top_p` keeps depends on the temperature.
     drawn = ["top_k", "temperature", "top_p", "min_p"]
@@ -339,7 +340,7 @@ class Text:
         return self._upto(len(self.kept))
 
     def _upto(self, end: int) -> tuple[str, list[Any]]:
-        tokens = []
+        tokens: list[Any] = []
         while self.tokens and self.at < end:
             tokens.append(self.tokens.pop(0))
             self.at += len(tokens[-1][1])
@@ -388,11 +389,11 @@ def main() -> None:
     # Only replies go to the real standard output; whatever native code prints goes to the log.
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
-    writing = threading.Lock()
+    telling = threading.Lock()
 
     def reply(number: int, **what: Any) -> None:
         line = json.dumps({"id": number, **what})
-        with writing:
+        with telling:
             replies.write(line + "\n")
             replies.flush()
 
@@ -404,12 +405,13 @@ def main() -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)  # not _exit: llama.cpp writes the end of its log when the process ends
 
-    asked: SimpleQueue[tuple[Request, threading.Event]] = SimpleQueue()
     running: dict[int, threading.Event] = {}
 
     def answer(request: Request, cancelled: threading.Event) -> None:
         number = request["id"]
         try:
+            if cancelled.is_set():
+                return
             if request["op"] == "write":
                 result = write(model, request, partial(reply, number), cancelled)
             else:
@@ -417,17 +419,27 @@ def main() -> None:
         except Exception as error:
             reply(number, error=str(error) or type(error).__name__)
         else:
-            reply(number, result=result)
+            if not cancelled.is_set():
+                reply(number, result=result)
         finally:
             del running[number]
 
-    def work() -> None:
-        while True:
-            answer(*asked.get())
+    def workers(count: int) -> SimpleQueue[tuple[Request, threading.Event]]:
+        asked: SimpleQueue[tuple[Request, threading.Event]] = SimpleQueue()
 
-    # As many as the model works on together, and some to tokenize meanwhile.
-    for _ in range(settings["parallel"] + 2):
-        threading.Thread(target=work, daemon=True).start()
+        def work() -> None:
+            while True:
+                answer(*asked.get())
+
+        for _ in range(count):
+            threading.Thread(target=work, daemon=True).start()
+        return asked
+
+    # Texts that wait to be written wait here, so that llama.cpp gives the next free slot to a
+    # question, which is short; and nothing waits for a slot that needs none.
+    writing, asking = workers(settings["parallel"]), workers(settings["parallel"])
+    queues = {"write": writing, "tokenize": workers(1)}
+    queues["detokenize"] = queues["tokenize"]
 
     for line in sys.stdin.buffer:
         request = json.loads(line)
@@ -435,7 +447,7 @@ def main() -> None:
             running.get(request["id"], threading.Event()).set()
         else:
             cancelled = running[request["id"]] = threading.Event()
-            asked.put((request, cancelled))
+            queues.get(request["op"], asking).put((request, cancelled))
 
     if settings["socket"]:
         shutil.rmtree(Path(settings["socket"]).parent, ignore_errors=True)

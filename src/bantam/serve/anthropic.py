@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from bantam.serve import reply, wire
+from bantam.serve import handover, reply, wire
 from bantam.serve.anthropic_request import Asked, Counted, ask
 from bantam.serve.ask import Begun, CallBegun, CallPart, Ended, Event, Refusal, Text
 from bantam.serve.bodies import Route
@@ -79,7 +79,7 @@ def routes(shelf: Shelf) -> APIRouter:
     )
     async def messages(body: Asked, request: Request) -> Response:
         """The next message of a conversation, whole or as it is written (`stream`)."""
-        events = reply.answer(shelf, ask(body))
+        events = reply.answer(shelf, ask(body), handover.of(request))
         if body.stream:
             pieces = wire.begun(_pieces(body, events))
             return _identified(wire.streamed(await wire.unless_gone(request, pieces)))

@@ -112,6 +112,7 @@ class Guard:
                 await tell({"type": "http.response.body", "body": b""})
 
         self._traffic.running += 1
+        metrics.running.inc()
         try:
             extra = HEADERS | self._crossing(scope, head)
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in head:
@@ -141,6 +142,7 @@ class Guard:
             await refuse(Refusal(500, "the server failed; its log says where", code="server_error"))
         finally:
             self._traffic.running -= 1
+            metrics.running.dec()
             seconds = perf_counter() - begun
             metrics.requested(refusals.interface(scope["path"]), status or GONE, seconds)
             name = key.name if key else "-"

@@ -15,9 +15,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from bantam.engine import Token
+from bantam.serve import handover, reply, wire
 from bantam.serve import ollama_models as models
 from bantam.serve import ollama_request as asked
-from bantam.serve import reply, wire
 from bantam.serve.ask import Begun, CallBegun, CallPart, Ended, Event, Refusal, Text
 from bantam.serve.bodies import AnyTypeRoute
 from bantam.serve.openai_reply import extension, logprobs
@@ -40,7 +40,7 @@ def routes(shelf: Shelf) -> APIRouter:
         name = models.found(shelf, body.model)
         if not body.messages:
             return await _loaded(shelf, name, body, _message)
-        events = reply.answer(shelf, asked.chat(body, name))
+        events = reply.answer(shelf, asked.chat(body, name), handover.of(request))
         return await _answered(request, body, events, _message)
 
     @router.post("/generate", response_model=None, responses={200: {"content": {LINES: {}}}})
@@ -53,7 +53,7 @@ def routes(shelf: Shelf) -> APIRouter:
             text = asked.raw(body)
             events = reply.proceed(shelf, name, text, asked.sampling(body))
         else:
-            events = reply.answer(shelf, asked.generate(body, name))
+            events = reply.answer(shelf, asked.generate(body, name), handover.of(request))
         return await _answered(request, body, events, _response)
 
     @router.post("/embed")
@@ -157,7 +157,8 @@ async def _told(
 
     def piece(text: str, calls: list[Object], tokens: tuple[Token, ...] = ()) -> Object:
         head = {"model": body.model, "created_at": _now()} | say(text, calls) | {"done": False}
-        return head | ({"logprobs": logprobs(tokens)} if body.logprobs and tokens else {})
+        logs = logprobs(tokens, body.top_logprobs) if body.logprobs else []
+        return head | ({"logprobs": logs} if logs else {})
 
     async with aclosing(events):
         async for event in events:

@@ -173,8 +173,7 @@ def sampling(body: Written) -> Sampling:
         repeat_penalty=_or(asked.repeat_penalty, REPEAT_PENALTY),
         presence_penalty=_or(asked.presence_penalty, 0.0),
         frequency_penalty=_or(asked.frequency_penalty, 0.0),
-        # Below 0 stands for any. Runtimes have seeds of 32 bits, the largest with meanings.
-        seed=None if asked.seed is None or asked.seed < 0 else asked.seed % (1 << 31),
+        seed=None if asked.seed is None or asked.seed < 0 else asked.seed,
         stop=tuple(text for text in asked.stop or () if text),
         alternatives=body.top_logprobs if body.logprobs else None,
     )

@@ -155,7 +155,7 @@ export function verdict(about) {
     return button;
   });
   const pen = iconButton("pen", "Correct it", () => {
-    correction.hidden = !correction.hidden;
+    correction.hidden = !correction.hidden && correction.elements.length > 0;
     if (!correction.hidden) {
       fill(correction, about, (right) => send({ thumb: found.said?.thumb ?? null, correction: right }));
       correction.querySelector("select, textarea, input")?.focus();

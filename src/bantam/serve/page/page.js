@@ -1,7 +1,7 @@
 // The page: which models are chosen, what is asked of them, and what stands on the screen.
 
 import { result, reply, replyFacts, table, verdict } from "./answers.js";
-import { copyButton, el, iconButton, tell } from "./dom.js";
+import { copyButton, el, icon, iconButton, tell } from "./dom.js";
 import * as server from "./server.js";
 import { duration, large, sentences } from "./text.js";
 
@@ -25,7 +25,7 @@ let models = []; // {name, task}, task null for a model that converses
 let chosen = []; // one or two of them
 let feedback = false; // whether the server keeps any
 let running = null; // what stops it
-let talks = {}; // names of the chosen models -> turns
+let talks = {}; // the chosen models, as in `turns` -> their turns
 const places = new WeakMap(); // of turns
 const cards = new WeakMap(); // of answers
 // A turn is {text, texts, tools, answers}. An answer of a conversation is {model, text, pieces,
@@ -38,7 +38,10 @@ async function begin() {
   try {
     [models, feedback] = await Promise.all([server.models(), server.keepsFeedback()]);
   } catch (error) {
-    about(el("p", { className: "soft" }, error instanceof server.Gone ? "" : error.message));
+    about(...(error instanceof server.Gone || error.status === 401 ? [] : [
+      el("p", { className: "wrong", role: "alert" }, error.message),
+      el("p", {}, el("button", { type: "button", className: "main", onclick: begin }, "Try again")),
+    ]));
     return troubled(error);
   }
   $("gone").hidden = true;
@@ -85,7 +88,7 @@ function choose() {
 
 function introduce() {
   const [{ name, task, parameters, bytes, context }] = chosen;
-  const facts = el("p", { className: "facts" }, [`${large(parameters)} parameters`, `${large(bytes)}B`,
+  const facts = el("p", { className: "facts" }, [`${large(parameters)} parameters`, `${large(bytes, " ")}B`,
     `reads ${context.toLocaleString("en-GB")} tokens`].join(" · "));
   const kept = feedback && el("p", { className: "soft" },
     "Thumbs and corrections are kept, with the text, on the machine that runs the server.");
@@ -114,7 +117,7 @@ function about(...children) {
 // What was asked and answered
 
 function turns() {
-  return (talks[chosen.map((model) => model.name).join("\n")] ??= []);
+  return (talks[chosen.map(({ name, task }) => `${name} ${task?.kind ?? "chat"}`).join("\n")] ??= []);
 }
 
 function draw() {
@@ -170,7 +173,10 @@ function below(turn, answer, model) {
   const [thumbs, correction] = text ? said(model, turn.text, turn, found) : [];
   const buttons = el("div", { className: "buttons" }, text ? copyButton(() => text) : null);
   if (turn.answers[0] === answer) {
-    const again = iconButton("again", chosen.length > 1 ? "Ask both again" : "Ask again", () => run(turn));
+    const ask = () => run(turn);
+    const again = answer.error
+      ? el("button", { type: "button", className: "plain", onclick: ask }, icon("again"), "Try again")
+      : iconButton("again", chosen.length > 1 ? "Ask both again" : "Ask again", ask);
     again.classList.add("again");
     buttons.append(again);
   }
@@ -426,6 +432,7 @@ $("keep").onchange = keep;
 $("system").onchange = $("temperature").onchange = $("length").onchange = keep;
 
 function keep() {
+  if (running) return undefined; // it is kept when it is whole
   if (!$("keep").checked) return localStorage.removeItem(KEPT);
   const settings = Object.fromEntries(["system", "temperature", "length"].map((id) => [id, $(id).value]));
   try {
@@ -436,12 +443,11 @@ function keep() {
 }
 
 function remember() {
-  const kept = localStorage.getItem(KEPT);
+  const kept = JSON.parse(localStorage.getItem(KEPT));
   if (!kept) return;
   $("keep").checked = true;
-  const found = JSON.parse(kept);
-  talks = found.talks;
-  for (const [id, value] of Object.entries(found.settings)) $(id).value = value;
+  talks = kept.talks;
+  for (const [id, value] of Object.entries(kept.settings)) $(id).value = value;
 }
 
 remember();

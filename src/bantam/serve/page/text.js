@@ -119,7 +119,7 @@ export function duration(ms) {
 }
 
 /** A large number for people: 98M, 1.2G. */
-export function large(count) {
+export function large(count, gap = "") {
   const [unit, name] = count < 999.5e3 ? [1e3, "k"] : count < 999.5e6 ? [1e6, "M"] : [1e9, "G"];
-  return (count / unit).toFixed(count / unit < 9.95 ? 1 : 0) + name;
+  return (count / unit).toFixed(count / unit < 9.95 ? 1 : 0) + gap + name;
 }
