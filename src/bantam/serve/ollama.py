@@ -61,8 +61,12 @@ def routes(shelf: Shelf) -> APIRouter:
         """A vector of length 1 for each text."""
         begun = perf_counter_ns()
         texts = [body.input] if isinstance(body.input, str) and body.input else body.input or []
-        work = reply.embed(shelf, models.found(shelf, body.model), list(texts))
-        vectors, tokens = await wire.unless_gone(request, work) if texts else ([], 0)
+        name = models.found(shelf, body.model)
+        vectors: list[list[float]] = []
+        tokens = 0
+        if texts:
+            work = reply.embed(shelf, name, list(texts))
+            vectors, tokens = await wire.unless_gone(request, work)
         return {
             "model": body.model,
             "embeddings": [_shortened(vector, body.dimensions) for vector in vectors],
