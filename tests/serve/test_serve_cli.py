@@ -127,13 +127,14 @@ def test_it_says_where_it_is_and_ends_well(tiny_model: Path, start: Start) -> No
 def test_one_of_two_servers_ends_while_it_writes(tiny_model: Path, start: Start) -> None:
     """The stream comes to its end, nothing new is begun, and the other server knows nothing."""
     one, other = start(tiny_model), start(tiny_model)
-    stream, others = Stream(one.port, "tiny"), Stream(other.port, "tiny", 2)
+    stream, others = Stream(one.port, "tiny", 4), Stream(other.port, "tiny", 1)
     one.process.send_signal(signal.SIGTERM)
     time.sleep(0.15)
     told = ask(one.port, "/v1/models")
     assert told.status == 503
     assert told.headers["connection"] == "close"
     assert stream.rest().endswith(b"data: [DONE]\n\n")
+    one.process.wait(20)
     code, log = one.end()
     assert code == 0
     assert "POST /v1/chat/completions 200 " in log
@@ -211,7 +212,9 @@ WRONG = [
     ("serve notes.gguf", "not a sound GGUF", "download"),
     ("serve tiny.gguf --host 0.0.0.0", "can be reached from other machines", "--keys FILE"),
     ("serve tiny.gguf --host ::", "can be reached from other machines", "--keys FILE"),
-    ("serve tiny.gguf --host 300.1.2.3", "is no address of this machine", "127.0.0.1"),
+    ("serve tiny.gguf --host 300.1.2.3", "is no address", "127.0.0.1"),
+    ("serve tiny.gguf --host 127.0.0.1.evil", "is no address", "127.0.0.1"),
+    ("serve tiny.gguf --host 192.0.2.1 --keys good.txt", "192.0.2.1, port", "--port"),
     ("serve tiny.gguf --port 70000", "--port", "65535"),
     ("serve tiny.gguf --port {taken}", "in use", "--port"),
     ("serve tiny.gguf --keys nokeys.txt", "nokeys.txt cannot be read", "one a line"),
@@ -243,6 +246,7 @@ def test_wrong_use_says_what_to_do(
     (tmp_path / "b.gguf").symlink_to(tiny_model)
     (tmp_path / "notes.gguf").write_text("These are notes and no model at all.")
     (tmp_path / "bad.txt").write_text(f"{KEY} rate=1/y")
+    (tmp_path / "good.txt").write_text(KEY)
     (tmp_path / "other.txt").write_text(f"{KEY} models=lost")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

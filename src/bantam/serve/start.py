@@ -105,8 +105,8 @@ def serve(
             if feedback:
                 given.opened(feedback)
             bound: str = listening.getsockname()[0]
-            if not ipaddress.ip_address(bound.partition("%")[0]).is_unspecified:
-                named.update({host.lower(), bound})
+            if not ipaddress.ip_address(bound).is_unspecified:
+                named.add(bound)
             return Settings(
                 hosts=frozenset(named),
                 origins=sites,
@@ -227,21 +227,20 @@ def _keys(file: Path | None, places: Mapping[str, Path]) -> tuple[key_file.Key, 
 def _listen(host: str, port: int, with_keys: bool) -> tuple[socket.socket, str]:
     """A socket that listens, and its address. Raises BadInput where that is not possible, or not
     safe."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+    try:  # no name is looked up: that would ask another machine
+        bound = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
         raise BadInput(
-            f"{host} is no address of this machine", "use 127.0.0.1, or 0.0.0.0 for all"
+            f"{host} is no address", "use 127.0.0.1, another of this machine's, or 0.0.0.0 for all"
         ) from None
-    family, _, _, _, place = found[0]
-    bound = ipaddress.ip_address(str(place[0]).partition("%")[0])
     if not bound.is_loopback and not with_keys:
         raise BadInput(
             f"{host} can be reached from other machines, and no keys are asked for",
             f"write keys to a file, one a line, and add --keys FILE ({key_file.NEW})",
         )
     try:
-        listening = socket.create_server(place[:2], family=family, backlog=BACKLOG)
+        family = socket.AF_INET if bound.version == 4 else socket.AF_INET6
+        listening = socket.create_server((str(bound), port), family=family, backlog=BACKLOG)
     except OSError as error:
         what = f"{host}, port {port}: {error.strerror}"
         raise BadInput(what, "end what listens there, or choose another with --port") from None
