@@ -71,7 +71,8 @@ def _data(made: recipe.Recipe) -> list[str]:
 
 def _models(made: recipe.Recipe) -> list[str]:
     rivals = [name for name in made.judge.rivals if name not in recipe.SIMPLE_RIVALS]
-    return list(dict.fromkeys([made.base.model, *rivals]))
+    larger = [made.handover.model] if made.handover.model else []
+    return list(dict.fromkeys([made.base.model, *rivals, *larger]))
 
 
 def _told(name: str, source: sources.Source | None) -> str:

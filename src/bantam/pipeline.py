@@ -6,6 +6,7 @@ stands in recipe.lock.json before the first step that follows from it.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -186,6 +187,7 @@ def make(
         model_key = _model(job, train_key)
         pack_key = _pack(job, model_key)
         verdict = _judge(job, pack_key)
+        _handover(job, pack_key)
         _report(job)
     return verdict
 
@@ -208,7 +210,7 @@ def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
     names = [made.base.model, *made.data.examples]
     for files in (made.data.val, made.data.test):
         names += files if isinstance(files, list) else []
-    names += _others(made)
+    names += _asked(made)
     locked = read_lock(folder).get("sources", {})
     here = made.path.parent
     anew = not locked.keys() >= set(names)
@@ -221,7 +223,7 @@ def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
             found[name] = sources.resolve(name, relative_to=here, expect_sha256=pinned)
     # What is no model is told now, before anything is spent.
     sources.model_file(found[made.base.model])
-    for name in _others(made):
+    for name in _asked(made):
         rival_in(found[name], made.task.kind)
     told = {
         name: {
@@ -252,6 +254,11 @@ def _base(job: Job) -> None:
 def _others(made: recipe.Recipe) -> list[str]:
     """The rivals that are models of their own."""
     return [name for name in made.judge.rivals if name not in recipe.SIMPLE_RIVALS]
+
+
+def _asked(made: recipe.Recipe) -> list[str]:
+    """These, and the larger model that answers may be handed over to."""
+    return [*_others(made), *([made.handover.model] if made.handover.model else [])]
 
 
 def _text(job: Job) -> str:
@@ -596,6 +603,34 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
     verdict = json.loads((job.folder / "judge" / "verdict.json").read_text(encoding="utf-8"))
     assert isinstance(verdict, dict)
     return verdict
+
+
+def _handover(job: Job, pack_key: str) -> None:
+    """What is gained if the recipe's larger model answers what ours is not sure of."""
+    asked, name = job.made.handover, job.made.handover.model
+    if name is None:
+        shutil.rmtree(job.folder / "handover", ignore_errors=True)  # of an earlier recipe
+        return
+    key = runs.key_of("handover", 1, pack_key, asked.model_dump(), job.found[name].sha256)
+
+    def build(folder: Path) -> None:
+        from bantam.judge import handover
+
+        with bar("handover") as advance:
+            found = handover.judge(
+                folder,
+                name,
+                asked.threshold,
+                _packed(job.folder),
+                gguf_in(job.found[name]),
+                job.rows("val"),
+                job.rows("test"),
+                job.made.data.seed,
+                lambda what, done, total: advance(done, total, what),
+            )
+        say(f"  {found['sentence']}")
+
+    _stage(job, "handover", key, build)
 
 
 def _states(job: Job, texts: Sequence[str]) -> Any:

@@ -265,6 +265,18 @@ class Judge(Section):
     shots: Annotated[int, Field(ge=1, le=1000)] = 12
 
 
+class Handover(Section):
+    """A larger model for the answers that ours is not sure of.
+
+    Those with a confidence below `threshold` would be handed over to it; "auto" has the threshold
+    picked on the validation rows. What that gains and costs is reported, and `bantam serve` does it
+    with --handover.
+    """
+
+    model: Source | None = None
+    threshold: Share | Literal["auto"] = "auto"
+
+
 class Written(Section):
     """The file as its author writes it."""
 
@@ -274,6 +286,7 @@ class Written(Section):
     train: Train = Train()
     limits: Limits = Limits()
     judge: Judge = Judge()
+    handover: Handover = Handover()
 
 
 class Recipe(Written):
@@ -409,6 +422,12 @@ def _check_multi(path: Path, lines: dict[tuple[str | int, ...], int], written: W
             f"{path}, line {lines['task', 'sure']}, task.sure: there is none with task.multi, "
             "where each label of an answer has its own probability",
             "take the line out, or task.multi",
+        )
+    if written.handover.model is not None:
+        raise BadInput(
+            f"{path}, line {lines['handover', 'model']}, handover.model: nothing is handed over "
+            "with task.multi, where each label of an answer has its own probability",
+            "take the table out",
         )
     if written.train.class_weights != "none":
         raise BadInput(

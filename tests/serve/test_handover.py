@@ -14,10 +14,11 @@ import jsonschema
 import pytest
 
 from bantam.judge import described, language
+from bantam.judge import larger as larger_
 from bantam.kinds import Row, classify, schema
 from bantam.kinds import texts as writing
 from bantam.model import Model
-from bantam.serve import handover, metrics, tasks
+from bantam.serve import metrics, tasks
 from bantam.serve.handover import Handover
 from bantam.serve.shelf import Shelf
 from tiny import tiny_llama
@@ -121,7 +122,7 @@ def test_what_it_writes_is_held_to_the_schema(handing: Callable[..., Any], large
     assert text["handed_to"] == "larger"
     with Model(larger, threads=1) as model:
         asked = described.prompts(model, SAID)["chat"]
-        assert text["text"] == model.written(asked, TEXTS[0], "", handover.END).text
+        assert text["text"] == model.written(asked, TEXTS[0], "", larger_.END).text
 
 
 def test_ours_stands_where_the_larger_cannot_answer(handing: Callable[..., Any]) -> None:
@@ -143,18 +144,18 @@ def test_what_is_never_handed_over(handing: Callable[..., Any]) -> None:
 def test_a_question_without_room(larger: Path) -> None:
     with Model(larger, threads=1, context=64) as model:
         task = replace(RECORD, max_text_tokens=10_000)
-        (told,) = handover.answers(
+        (told,) = larger_.answers(
             model, CALLS, [Row(TEXTS[0], "", json.dumps(schema.tools(TOOLS, "tools")))]
         )
         assert told is None
-        assert len(handover.answers(model, task, [Row(TEXTS[0] * 50, "")])) == 1
+        assert len(larger_.answers(model, task, [Row(TEXTS[0] * 50, "")])) == 1
 
 
 def test_a_server_needs_no_package_of_the_judges() -> None:
     """It hands over where only what runs models is installed."""
     told = (
         "import sys, bantam.serve.handover, bantam.serve.tasks\n"
-        "from bantam.judge import described, language\n"
+        "import bantam.judge.larger\n"
         "print(*{'torch', 'polars', 'sklearn', 'scipy', 'sacrebleu'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)

@@ -51,6 +51,7 @@ def report(run: Json) -> str:
         outcomes=report_verdict.outcomes(models),
         differences=report_verdict.differences(models),
         limits=report_verdict.limits(verdict),
+        handover=loose.part(run.get("handover")).get("sentence"),
         costs=report_verdict.costs(models, metric),
         confusion=report_verdict.confusion(per_class, loose.items(scores.get("confusion"))),
         per_class=report_verdict.by_label(per_class),
@@ -153,6 +154,7 @@ def _coverage(predictions: Path) -> list[Json]:
 
 _PARTS: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
     ("verdict", "judge/verdict.json", _json),
+    ("handover", "handover/handover.json", _json),
     ("mistakes", "judge/predictions.parquet", _mistakes),
     ("coverage", "judge/predictions.parquet", _coverage),
     ("metrics", "train/metrics.jsonl", _json_lines),

@@ -264,7 +264,7 @@ def _alone(
     """Time a model one row at a time on one thread in a fresh process."""
     ask = prompted.asking(task, stop)
     with Model(path, threads=1, context=CONTEXT) as model:
-        found.latencies = _latencies(name, lambda row: ask(model, [row]), test.rows, advance)
+        found.latencies = latencies(name, lambda row: ask(model, [row]), test.rows, advance)
         memory = model.runtime.peak_memory_bytes
     size, digest = path.stat().st_size, runs.file_sha256(path)
     found.system |= {"file": path.name, "sha256": digest, "bytes": size}
@@ -272,7 +272,7 @@ def _alone(
     return found
 
 
-def _latencies(
+def latencies(
     name: str, ask: Callable[[Row], Any], rows: Sequence[Row], advance: Advance
 ) -> dict[int, float]:
     """Milliseconds a request for rows spread evenly over the test rows."""
@@ -312,7 +312,7 @@ def _plain(
     nothing: list[Any] = [None] * len(told)
     found = Judged(list(told), nothing, nothing, {}, system)
     by_place = dict(zip(test.rows, asked[2], strict=True))
-    found.latencies = _latencies(
+    found.latencies = latencies(
         name, lambda row: fitted.answer([by_place[row]]), test.rows, advance
     )
     found.system |= quantiles(found.latencies)

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from fastapi import Request
 from prometheus_client import Counter
 
-from bantam import kinds
 from bantam.errors import BadInput
 from bantam.kinds import Row
-from bantam.model import Answer, Model, Written
+from bantam.model import Answer, Written
 from bantam.serve.ask import Refusal
 from bantam.serve.metrics import REGISTRY
 from bantam.serve.shelf import Book, Shelf
 
 Reply = Answer | Written
-END = ("\n\n",)  # of a text that is only prompted for
 
 HANDED = Counter(
     "bantam_handed_over",
@@ -65,10 +63,12 @@ async def instead(
     weak = [at for at, reply in enumerate(ours) if reply.probability < handover.below]
     if not weak:
         return found
+    from bantam.judge import larger  # here, as few servers need it
+
     asked = [rows[at] for at in weak]
     try:
-        async with shelf.lent(handover.model) as larger:
-            told = await larger.blocking(answers, larger.model, book.task, asked)
+        async with shelf.lent(handover.model) as lent:
+            told = await lent.blocking(larger.answers, lent.model, book.task, asked)
     except (Refusal, BadInput):
         told = [None] * len(weak)
     for at, reply in zip(weak, told, strict=True):
@@ -84,46 +84,3 @@ def _may(handover: Handover, book: Book) -> bool:
     if task is None or task.multi or not task.before:
         return False
     return book.name != handover.model
-
-
-def answers(model: Model, task: kinds.Task, rows: Sequence[Row]) -> list[Reply | None]:
-    """What a model that is only prompted answers; None where it has no room for the question.
-
-    Its probabilities are not calibrated.
-    """
-    if task.kind == "classify":
-        return list(_labels(model, task, [row.text for row in rows]))
-    return [_written(model, task, row) for row in rows]
-
-
-def _labels(model: Model, task: kinds.Task, texts: Sequence[str]) -> list[Answer]:
-    from bantam.judge import language
-
-    prompts = language.zero_shot(model, language.untuned(task), ())
-    asked = language.Asked("", _best(prompts), None, 0.0)
-    shares = language.asking(asked)(model, texts).tolist()
-    found = []
-    for row in shares:
-        best = max(range(len(row)), key=row.__getitem__)
-        label = task.labels[best]
-        told = dict(zip(task.labels, row, strict=True))
-        found.append(Answer(label, row[best], told, (label,)))
-    return found
-
-
-def _written(model: Model, task: kinds.Task, row: Row) -> Written | None:
-    from bantam.judge import described
-
-    asked = described.fitted(model, _best(described.prompts(model, task)))
-    try:
-        return model.written(asked, row.text, row.tools, END if task.kind == "generate" else ())
-    except BadInput:
-        return None
-
-
-def _best(prompts: dict[str, kinds.Task]) -> kinds.Task:
-    """The model's own chat form, else the prompt that says the most."""
-    for name in ("chat", "labels named", "described"):
-        if name in prompts:
-            return prompts[name]
-    return prompts["plain"]
