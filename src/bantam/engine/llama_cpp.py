@@ -10,6 +10,7 @@ its start is part of every single prediction.
 
 from __future__ import annotations
 
+import copy
 import http.client
 import json
 import math
@@ -20,25 +21,28 @@ import socket
 import string
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Set
+from collections import deque
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-Request = dict[str, Any]
+from bantam.engine.writing import Refused, Request, Writing
 
 # Added to the candidates' logits, so that they are the top k whatever the model thinks of them.
 # No larger: a float32 of this size still holds a logit to 1e-5.
 BIAS = 200.0
 
+SMALL = 300_000_000  # bytes of a file whose model reads 128 tokens in half a second on two cores
+KEPT_MIB = 128
+
 # See `choose`: how far an anchor is lifted above the candidates.
 ANCHOR_LIFTS = (40.0, 60.0, 80.0)
 
 
-class Refused(Exception):
-    """The model cannot do what was asked; the text says why."""
+WINDOW = 1 << 17  # tokens: more than is written at a time
 
 
 class Model:
@@ -51,13 +55,22 @@ class Model:
         self.key = os.urandom(16).hex()
         self.server = xllamacpp.Server(_parameters(xllamacpp, settings, self.key))
         self.version: str = xllamacpp.__version__
+        # Which adapter is asked; always said where there are any, since otherwise llama.cpp answers
+        # from what it remembers of the adapter before.
+        self.lora = {"lora": [{"id": 0, "scale": 0.0}]} if settings["adapters"] else {}
 
     def complete(self, **request: Any) -> list[dict[str, Any]]:
         """One choice for each of `request["prompt"]`, in order."""
-        reply = self.server.handle_completions(request)
+        reply = self.server.handle_completions(request | self.lora)
         if "error" in reply:
             raise Refused(reply["error"]["message"])
         return sorted(reply["choices"], key=lambda choice: int(choice["index"]))
+
+    def adapted(self, adapter: int) -> Model:
+        """The same model with one of its adapters."""
+        other = copy.copy(self)
+        other.lora = {"lora": [{"id": adapter, "scale": 1.0}]}
+        return other
 
     @cached_property
     def anchor(self) -> int:
@@ -101,6 +114,9 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any], key: str) -> Any:
     # Not unified: every slot owns its part, so no request can fail for want of another's memory.
     params.kv_unified = False
     params.n_ctx = settings["context"] * settings["parallel"]
+    # llama.cpp hears of a cancelled request after each of its batches only.
+    small = Path(settings["model"]).stat().st_size < SMALL
+    params.n_batch = params.n_ubatch = 128 if small else 64
     if settings["embeddings"]:
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
@@ -110,7 +126,14 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any], key: str) -> Any:
     params.fit_params = False  # reads the whole file once more to guess at GPU layers: 0.15 s
     params.warmup = False  # would cost a request's time, and single predictions make one request
     params.swa_full = True  # sliding-window models too keep a prompt's beginning for the next one
-    params.cache_ram_mib = 0  # no second prompt cache beside the slots' own
+    # Prompts that gave up their slot to others are kept, where there is more than one at a time.
+    # Not with adapters: llama.cpp does not look whose they were.
+    crowded = settings["parallel"] > 1 and not settings["adapters"]
+    params.cache_ram_mib = KEPT_MIB if crowded else 0
+    params.cache_idle_slots = False  # only when they give it up
+    params.lora_adapters = [
+        xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in settings["adapters"]
+    ]
     # Templates are ours to render: the one in the file, which may be hostile, is never parsed.
     params.chat_template = "chatml"
     params.offline = True
@@ -222,131 +245,14 @@ def complete(model: Model, request: Request) -> dict[str, Any]:
 def write(
     model: Model, request: Request, say: Callable[..., None], cancelled: threading.Event
 ) -> dict[str, Any] | None:
-    """Says pieces as they come; how the text ended, None if it was cancelled."""
-    text = Text(request["stop"])
-    ends, asked = set(request["end_ids"]), request["alternatives"] is not None
-    done = {"reason": "stop", "stop": None, "tokens": 0, "cached_tokens": 0}
-    refusal: list[str] = []
+    def ask(asked: Request, hear: Callable[[Any], bool]) -> None:
+        model.server.handle_completions(asked | model.lora, hear)
 
-    def tell(piece: str, tokens: list[Any]) -> None:
-        if piece:
-            say(piece=piece, **({"tokens": tokens} if asked else {}))
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenize(model, {"text": text, "special": False})
+        return found
 
-    def on_chunk(chunk: dict[str, Any]) -> bool:
-        """Takes what llama.cpp tells after each step; True stops it."""
-        if cancelled.is_set():
-            return True
-        if "error" in chunk:
-            refusal.append(chunk["error"]["message"])
-            return True
-        if "prompt_progress" in chunk:
-            done["cached_tokens"] = chunk["prompt_progress"]["cache"]
-            return False
-        choice, more = chunk["choices"][0], chunk["__verbose"]
-        done["tokens"] = more["tokens_predicted"]
-        if choice["finish_reason"]:
-            done["reason"] = choice["finish_reason"]
-            return False
-        if not ends.isdisjoint(more["tokens"]):
-            return True
-        told = (choice["logprobs"] or {}).get("content") or []
-        tell(*text.add(choice["text"], [_token(choice["text"], one) for one in told]))
-        return text.stop is not None
-
-    model.server.handle_completions(_sampled(request), on_chunk)
-    if refusal:
-        raise Refused(refusal[0])
-    if cancelled.is_set():
-        return None
-    tell(*text.rest())
-    return done | {"stop": text.stop}
-
-
-def _sampled(request: Request) -> dict[str, Any]:
-    """The request for llama.cpp's server, which streams what it writes."""
-    greedy = request["temperature"] <= 0
-    frequency, presence = request["frequency_penalty"], request["presence_penalty"]
-    bias: dict[int, float] = dict(request["logit_bias"])
-    window = 64  # tokens that a repetition is looked for in, as everybody has it
-    if frequency or presence:
-        # llama.cpp counts the prompt's tokens too, OpenAI only those that were written: what the
-        # prompt's take away is given back.
-        window = 1 << 30
-        prompt: list[int] = request["prompt"]
-        for token, count in Counter(prompt).items():
-            bias[token] = bias.get(token, 0.0) + count * frequency + presence
-    penalties = frequency or presence or request["repeat_penalty"] != 1
-    # In this order everywhere else too: what `top_p` keeps depends on the temperature.
-    drawn = ["top_k", "temperature", "top_p", "min_p"]
-    return {
-        "prompt": request["prompt"],
-        "n_predict": request["max_tokens"] or -1,
-        "stream": True,
-        "return_progress": True,  # so that a prompt that is still being read can be cancelled
-        "verbose": True,  # tells tokens and their number
-        "samplers": ["penalties"] * bool(penalties) + (["top_k"] if greedy else drawn),
-        "top_k": 1 if greedy else request["top_k"],
-        "temperature": 1.0 if greedy else request["temperature"],
-        "top_p": request["top_p"],
-        "min_p": request["min_p"],
-        "frequency_penalty": frequency,
-        "presence_penalty": presence,
-        "repeat_penalty": request["repeat_penalty"],
-        "repeat_last_n": window,
-        "logit_bias": list(bias.items()),
-        "seed": -1 if request["seed"] is None else request["seed"] % (1 << 31),
-        # Its own log-probability is told with at least one other.
-        "n_probs": 0 if request["alternatives"] is None else max(1, request["alternatives"]),
-        "cache_prompt": True,
-    }
-
-
-def _token(text: str, told: dict[str, Any]) -> list[Any]:
-    """`text` is the whole character where the token only ends it."""
-    others = [
-        [one["id"], bytes(one["bytes"]).decode(errors="replace"), one["logprob"]]
-        for one in told["top_logprobs"]
-    ]
-    return [told["id"], text, told["logprob"], others]
-
-
-class Text:
-    """What was written, of which the end is kept back while it may begin a stop string."""
-
-    def __init__(self, stops: list[str]) -> None:
-        self.stops = stops
-        self.stop: str | None = None  # the one that ended it
-        self.kept, self.tokens = "", list[Any]()
-        self.at = 0  # where the first of `tokens` begins in `kept`
-
-    def add(self, text: str, tokens: list[Any]) -> tuple[str, list[Any]]:
-        """What can be told now, and the tokens that begin in it."""
-        self.kept += text
-        self.tokens += tokens
-        found = [(self.kept.find(stop), stop) for stop in self.stops if stop in self.kept]
-        if found:
-            end, self.stop = min(found)
-            told = self._upto(end)
-            self.kept = ""
-            return told
-        return self._upto(len(self.kept) - max(map(self._begun, self.stops), default=0))
-
-    def _begun(self, stop: str) -> int:
-        """How many of the last characters are how `stop` begins."""
-        lengths = range(min(len(stop) - 1, len(self.kept)), 0, -1)
-        return next((n for n in lengths if self.kept.endswith(stop[:n])), 0)
-
-    def rest(self) -> tuple[str, list[Any]]:
-        return self._upto(len(self.kept))
-
-    def _upto(self, end: int) -> tuple[str, list[Any]]:
-        tokens: list[Any] = []
-        while self.tokens and self.at < end:
-            tokens.append(self.tokens.pop(0))
-            self.at += len(tokens[-1][1])
-        self.at -= end
-        text, self.kept = self.kept[:end], self.kept[end:]
-        return text, tokens
+    return Writing(request, say, cancelled, ids).write(ask)
 
 
 def embed(model: Model, request: Request) -> list[list[float]]:
@@ -380,6 +286,42 @@ ANSWERS = {
 }
 
 
+class Turns:
+    """Requests of different adapters take turns, in the order in which they came.
+
+    llama.cpp works on requests of one adapter together; left alone it would let those of another
+    wait as long as any of these is left, and would not hear that they are cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.waiting: deque[object] = deque()
+        self.adapter: int | None = None
+        self.running = 0
+
+    @contextmanager
+    def turn(self, adapter: int | None) -> Iterator[None]:
+        mine = object()
+
+        def begins() -> bool:
+            free = not self.running or self.adapter == adapter
+            return free and self.waiting[0] is mine
+
+        with self.changed:
+            self.waiting.append(mine)
+            self.changed.wait_for(begins)
+            self.waiting.popleft()
+            self.adapter = adapter
+            self.running += 1
+            self.changed.notify_all()
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.running -= 1
+                self.changed.notify_all()
+
+
 def main() -> None:
     # Ctrl-C goes to every process of the terminal: the parent decides what becomes of this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -405,17 +347,23 @@ def main() -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)  # not _exit: llama.cpp writes the end of its log when the process ends
 
+    models: dict[int | None, Model] = {None: model}
+    models |= {number: model.adapted(number) for number in range(len(settings["adapters"]))}
+    turns = Turns()
     running: dict[int, threading.Event] = {}
 
     def answer(request: Request, cancelled: threading.Event) -> None:
-        number = request["id"]
+        number, op, adapter = request["id"], request["op"], request["adapter"]
+        needs_none = op in ("tokenize", "detokenize")
         try:
-            if cancelled.is_set():
-                return
-            if request["op"] == "write":
-                result = write(model, request, partial(reply, number), cancelled)
-            else:
-                result = ANSWERS[request["op"]](model, request)
+            with nullcontext() if needs_none else turns.turn(adapter):
+                if cancelled.is_set():
+                    return
+                if op == "write":
+                    say = partial(reply, number)
+                    result = write(models[adapter], request, say, cancelled)
+                else:
+                    result = ANSWERS[op](models[adapter], request)
         except Exception as error:
             reply(number, error=str(error) or type(error).__name__)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -13,9 +13,9 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
+from bantam.serve import handover, wire
 from bantam.serve import reply as replying
-from bantam.serve import wire
-from bantam.serve.ask import Ask, Begun, CallBegun, CallPart, Ended, Refusal, Text
+from bantam.serve.ask import Ask, Begun, CallBegun, CallPart, Ended, Event, Refusal, Text
 from bantam.serve.openai_ask import messages, sampling, shape_of, tools
 from bantam.serve.openai_reply import (
     Extension,
@@ -131,11 +131,12 @@ def routes(shelf: Shelf) -> APIRouter:
         older = bool(asked.functions)
         name, print_ = fingerprint(shelf, asked.model)
         head = {"created": int(time.time()), "model": name, "system_fingerprint": print_}
+        answers = replying.answer(shelf, ask, handover.of(request))
         if asked.stream:
             counted = bool(asked.stream_options and asked.stream_options.include_usage)
-            pieces = _chunks(shelf, ask, head, older, counted)
+            pieces = _chunks(answers, ask, head, older, counted)
             return wire.streamed(await wire.unless_gone(request, wire.begun(pieces)))
-        work = gathered(replying.answer(shelf, ask), ask.n)
+        work = gathered(answers, ask.n)
         prompt_tokens, replies = await wire.unless_gone(request, work)
         told = {
             "id": new_id("chatcmpl-"),
@@ -235,7 +236,7 @@ def _reason(
 
 
 async def _chunks(
-    shelf: Shelf, ask: Ask, head: dict[str, Any], older: bool, counted: bool
+    answers: AsyncGenerator[Event, None], ask: Ask, head: dict[str, Any], older: bool, counted: bool
 ) -> AsyncIterator[bytes]:
     """The replies as they are written, each piece a server-sent event."""
     told = {"id": new_id("chatcmpl-"), "object": "chat.completion.chunk", **head}
@@ -250,7 +251,7 @@ async def _chunks(
 
     prompt_tokens = 0
     ended: list[Ended] = []
-    async with aclosing(replying.answer(shelf, ask)) as events:
+    async with aclosing(answers) as events:
         try:
             async for event in events:
                 match event:

@@ -13,8 +13,8 @@ from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from bantam.engine import Token
+from bantam.serve import handover, wire
 from bantam.serve import reply as replying
-from bantam.serve import wire
 from bantam.serve.ask import Ask, Begun, CallBegun, CallPart, Ended, Refusal, Text
 from bantam.serve.openai_reply import (
     Extension,
@@ -83,7 +83,7 @@ def routes(shelf: Shelf) -> APIRouter:
         ask = ask_of(asked)
         name, _ = fingerprint(shelf, asked.model)
         begun = _begun(asked, name)
-        events = _events(shelf, ask, begun)
+        events = _events(shelf, ask, begun, handover.of(request))
         if asked.stream:
             pieces = _sent(events, begun)
             return wire.streamed(await wire.unless_gone(request, wire.begun(pieces)))
@@ -205,7 +205,9 @@ class Called:
         }
 
 
-async def _events(shelf: Shelf, ask: Ask, begun: ResponseObject) -> AsyncGenerator[Event, None]:
+async def _events(
+    shelf: Shelf, ask: Ask, begun: ResponseObject, larger: handover.Handover | None
+) -> AsyncGenerator[Event, None]:
     """What happens, in OpenAI's order; the last event holds the whole response."""
     prompt_tokens, most = 0, ask.sampling.alternatives or 0
     open_: Said | Called | None = None
@@ -219,7 +221,7 @@ async def _events(shelf: Shelf, ask: Ask, begun: ResponseObject) -> AsyncGenerat
             yield from open_.ended(status)
         open_ = None
 
-    async with aclosing(replying.answer(shelf, ask)) as events:
+    async with aclosing(replying.answer(shelf, ask, larger)) as events:
         async for event in events:
             match event:
                 case Begun():
