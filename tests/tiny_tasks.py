@@ -63,6 +63,13 @@ def serving(
             refusal.status,
         )
 
+    with running(app) as client:
+        yield client
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[httpx.Client]:
+    """A client of an app that is served."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

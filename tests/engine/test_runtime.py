@@ -303,6 +303,22 @@ def test_a_killed_child_is_reported_and_hangs_nobody(tiny_model: Path) -> None:
         runtime.tokenize("a", False)
 
 
+def test_what_is_asked_of_a_child_that_is_ending_hangs_nobody(tiny_model: Path) -> None:
+    """Its output may be closed while its input still takes what nobody will read."""
+    with engine.start(tiny_model, threads=1) as runtime, Path(os.devnull).open("wb") as still:
+        assert isinstance(runtime, LlamaCpp)
+        runtime._process.send_signal(signal.SIGKILL)
+        with pytest.raises(JobFailed, match="SIGKILL"):
+            runtime.complete(PROMPT, 400)
+        assert runtime._process.stdin
+        runtime._process.stdin.close()
+        runtime._process.stdin = still
+        with pytest.raises(JobFailed, match="SIGKILL"):
+            runtime.complete(PROMPT, 4)
+        with pytest.raises(JobFailed, match="SIGKILL"):
+            runtime.write(PROMPT, engine.Sampling(max_tokens=4), lambda _: None)
+
+
 def test_sigterm_ends_the_child_and_ctrl_c_does_not(tiny_model: Path) -> None:
     with engine.start(tiny_model, threads=1) as runtime:
         assert isinstance(runtime, LlamaCpp)
@@ -440,7 +456,8 @@ def test_the_child_imports_nothing_of_the_heavy_rooms() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     ours = {name for name in loaded if name.startswith("bantam.")}
-    assert ours == {"bantam.engine", "bantam.engine.llama_cpp", "bantam.errors"}
+    own = {"bantam.engine", "bantam.engine.llama_cpp", "bantam.engine.writing", "bantam.errors"}
+    assert ours == own
     assert not {"numpy", "torch", "polars", "psutil", "pydantic"} & set(loaded)
 
 

@@ -628,9 +628,11 @@ def test_embeddings_come_from_a_process_of_their_own(files: dict[str, Path]) -> 
                     assert row == pytest.approx(right, abs=1e-3)
             assert len(processes()) == 2
             both = state(made, "one")["memory"]
-            [embedder] = set(processes()) - {made._places["one"].copy.watched.pid}  # type: ignore[union-attr]
-            os.kill(embedder, signal.SIGSEGV)
-            await until(lambda: len(processes()) == 1)
+            copy = made._places["one"].copy
+            assert copy
+            _, embedder = copy.processes()
+            os.kill(embedder.pid, signal.SIGSEGV)
+            await until(lambda: not embedder.alive)
             assert state(made, "one")["memory"] < both
             assert len(await embedded()) == 40
             assert await asked(made, "one")

@@ -18,8 +18,10 @@ from bantam.kinds import texts as writing
 from bantam.model import Answer, Model
 from bantam.serve import duplex, task_forms, tasks
 from bantam.serve import lines as lines_
+from bantam.serve.app import app
+from bantam.serve.guard import Settings
 from bantam.serve.shelf import Shelf
-from tiny_tasks import TEXTS, TOOLS, packed, serving
+from tiny_tasks import TEXTS, TOOLS, packed, running, serving
 
 SCHEMA = {
     "type": "object",
@@ -258,8 +260,9 @@ def send(made: socket.socket, text: str) -> None:
     made.sendall(b"%x\r\n%s\r\n" % (len(line), line))
 
 
-def test_an_answer_comes_before_the_next_line_is_sent(client: httpx.Client) -> None:
-    with opened(client, "labels") as made:
+def in_turns(client: httpx.Client, name: str) -> None:
+    """Each line is sent when the one before was answered."""
+    with opened(client, name) as made:
         received = made.makefile("rb")
         for number in range(1, 4):
             send(made, TEXTS[number])
@@ -269,6 +272,26 @@ def test_an_answer_comes_before_the_next_line_is_sent(client: httpx.Client) -> N
         made.sendall(b"0\r\n\r\n")
         assert received.readline() == b"\r\n"
         assert received.readline() == b"0\r\n"  # the end, as chunks have it
+
+
+def test_an_answer_comes_before_the_next_line_is_sent(client: httpx.Client) -> None:
+    in_turns(client, "labels")
+
+
+def test_the_whole_server_answers_tasks(shelf: Shelf) -> None:
+    """Behind its guard too; a name may hold slashes; what is answered is counted."""
+    name = "org/labels:v1"
+    own = Shelf({name: shelf.book("labels").path}, threads=1, parallel=1)
+    with running(app(own, Settings())) as client:
+        assert said(client, name, text="a")["model"] == name
+        assert len(said(client, "org%2Flabels:v1", texts=TEXTS[:3])["answers"]) == 3
+        in_turns(client, name)
+        assert "one of them" in refused(client, name, 400, text="a", texts=["b"])
+        assert "no model 'other'" in refused(client, "other", 404, text="a")
+        assert client.get("/feedback").json()["kept"] is False
+        counted = client.get("/metrics").text
+        assert f'bantam_answer_seconds_count{{model="{name}"}} 7.0' in counted
+    asyncio.run(own.close())
 
 
 def test_a_client_that_goes_leaves_nothing_behind(client: httpx.Client, shelf: Shelf) -> None:

@@ -42,18 +42,23 @@ class Completion:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next tokens are chosen, in llama.cpp's and OpenAI's terms."""
+    """How the next tokens are chosen, in llama.cpp's and OpenAI's terms.
+
+    In this order: biases, penalties, the `top_k` likeliest, temperature, `top_p`, `min_p`.
+    """
 
     max_tokens: int | None = None  # None: as many as there is room for
     temperature: float = 0.0  # 0: always the likeliest token
     top_p: float = 1.0
     top_k: int = 0  # 0: no bound
     min_p: float = 0.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0  # of a token, each time that it was written
+    presence_penalty: float = 0.0  # of a token that was written; the prompt does not count
+    repeat_penalty: float = 1.0  # of a token among the last 64, the prompt's too
     logit_bias: tuple[tuple[int, float], ...] = ()  # token, added to its logit
-    seed: int | None = None  # the same seed, the same text
+    # The same text again, but that requests worked on together are rounded differently: where two
+    # tokens are about as likely, another one may follow.
+    seed: int | None = None
     stop: tuple[str, ...] = ()  # strings that end the text and are left out of it
     end_ids: tuple[int, ...] = ()  # tokens that end it, beside the model's own
     alternatives: int | None = None  # tell each token's log-probability, and so many others
@@ -61,7 +66,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Token:
-    """A token that was written, and the likeliest in its place, before anything was biased."""
+    """A token that was written, and the likeliest in its place, before anything was biased.
+
+    Of a character that took several tokens only the last is told, with the whole character as its
+    text: llama.cpp says nothing about the others. Control tokens have no text.
+    """
 
     id: int
     text: str
@@ -179,6 +188,14 @@ class Runtime(Protocol):
         """The text of `ids`, control tokens written out."""
         ...
 
+    def adapted(self, adapter: int) -> Runtime:
+        """The same process, asked with one of the adapters that it was started with.
+
+        Requests of different adapters take turns, in the order in which they came: a text is
+        written to its end before those of another adapter begin.
+        """
+        ...
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Self: ...
@@ -208,16 +225,24 @@ def start(
     context: int = 1024,
     parallel: int = 1,
     embeddings: bool = False,
+    adapters: Sequence[Path] = (),
 ) -> Runtime:
     """Start a GGUF model. Use it in a `with`, or call `close()`.
 
     `context` tokens are kept for each of `parallel` prompts that are worked on together: memory
-    grows with their product, and 8 prompts together are about a third faster than one by one.
+    grows with their product, and 8 prompts together are about a third faster than one by one. With
+    more than one, up to 128 MiB more hold the beginnings of prompts that gave way to others.
+    `adapters` are GGUF files of LoRA adapters for this model: see `Runtime.adapted`.
     Raises BadInput when there is no such file, JobFailed when it cannot be loaded.
     """
     # Imported here so that the child, which imports this package too, does not pay for it.
     from bantam.engine.runtime import LlamaCpp
 
     return LlamaCpp(
-        model, threads=threads, context=context, parallel=parallel, embeddings=embeddings
+        model,
+        threads=threads,
+        context=context,
+        parallel=parallel,
+        embeddings=embeddings,
+        adapters=adapters,
     )

@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -38,12 +39,25 @@ class LlamaCpp:
     """A GGUF model in llama.cpp in a child process. See `bantam.engine.Runtime`."""
 
     def __init__(
-        self, model: Path, *, threads: int | None, context: int, parallel: int, embeddings: bool
+        self,
+        model: Path,
+        *,
+        threads: int | None,
+        context: int,
+        parallel: int,
+        embeddings: bool,
+        adapters: Sequence[Path],
     ) -> None:
-        if not model.is_file():
-            raise BadInput(f"{model} is no file", "name a .gguf file")
+        for path in (model, *adapters):
+            if not path.is_file():
+                raise BadInput(f"{path} is no file", "name a .gguf file")
+        if embeddings and adapters:
+            raise ValueError("embeddings are those of the model without adapters")
         self._name = model.name
         self._embeddings = embeddings
+        self._adapters = len(adapters)
+        self._adapter: int | None = None  # that questions are for
+        self._original: LlamaCpp | None = None  # the process lives as long as that
         folder = tempfile.mkdtemp(prefix="bantam-")
         settings = {
             "model": str(model.absolute()),
@@ -51,6 +65,7 @@ class LlamaCpp:
             "context": context,
             "parallel": parallel,
             "embeddings": embeddings,
+            "adapters": [str(path.absolute()) for path in adapters],
             "socket": _socket_path(folder),
         }
         # -P: a json.py in the user's folder is not imported in place of the real one.
@@ -66,8 +81,9 @@ class LlamaCpp:
         ready = _Question(0, SimpleQueue())
         self._waiting: Waiting = {0: ready.replies.put}
         self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._gone = threading.Event()
         # The threads know the pipes, not self, so that a forgotten runtime can be collected.
-        _thread(_read_replies, self._process.stdout, self._waiting)
+        _thread(_read_replies, self._process.stdout, self._waiting, self._gone)
         self._logging = _thread(_read_log, self._process.stderr, self._log)
         try:
             self.info = Info(**self._next(ready)["result"])
@@ -164,6 +180,14 @@ class LlamaCpp:
                 tell(Done(**reply["result"]))
 
         number = next(self._numbers)
+        room = self.info.context - len(prompt)
+        request = vars(sampling) | {
+            "op": "write",
+            "id": number,
+            "adapter": self._adapter,
+            "prompt": prompt,
+            "max_tokens": min(sampling.max_tokens or room, room),
+        }
 
         def cancel() -> None:
             if self._waiting.pop(number, None):
@@ -172,7 +196,7 @@ class LlamaCpp:
 
         self._waiting[number] = hear
         try:
-            self._write({"op": "write", "id": number, "prompt": prompt, **vars(sampling)})
+            self._write(request)
         except JobFailed:
             if self._waiting.pop(number, None):  # else it was told
                 raise
@@ -211,6 +235,13 @@ class LlamaCpp:
         self._check_ids(ids)
         text: str = self._answer("detokenize", ids=ids)
         return text
+
+    def adapted(self, adapter: int) -> LlamaCpp:
+        if not 0 <= adapter < self._adapters:
+            raise ValueError(f"the runtime was started with {self._adapters} adapters")
+        other = copy(self)
+        other._adapter, other._original = adapter, self
+        return other
 
     def close(self) -> None:
         """End the child and wait for it. More than once does no harm."""
@@ -252,7 +283,7 @@ class LlamaCpp:
     def _ask(self, op: str, **request: Any) -> _Question:
         question = _Question(next(self._numbers), SimpleQueue())
         self._waiting[question.number] = question.replies.put
-        self._write({"op": op, "id": question.number, **request})
+        self._write({"op": op, "id": question.number, "adapter": self._adapter, **request})
         return question
 
     def _write(self, request: dict[str, Any]) -> None:
@@ -264,6 +295,9 @@ class LlamaCpp:
                 self._process.stdin.flush()
         except (OSError, ValueError):  # the pipe is broken, or closed on this side
             raise self._death() from None
+        # Of a process that ends, output may be closed before input: what was written is not read.
+        if self._gone.is_set():
+            raise self._death()
 
     def _next(self, question: _Question) -> Reply:
         reply = question.replies.get()
@@ -313,9 +347,10 @@ def _thread(target: Callable[..., None], *args: Any) -> threading.Thread:
     return thread
 
 
-def _read_replies(replies: IO[bytes], waiting: Waiting) -> None:
+def _read_replies(replies: IO[bytes], waiting: Waiting, gone: threading.Event) -> None:
     """Hand every reply to whoever waits for it; when the child is gone, tell them all.
 
+    `gone` is set before, so that whoever begins to wait later can see that nobody will tell them.
     Nobody waits any more for a text that was stopped.
     """
     try:
@@ -328,6 +363,7 @@ def _read_replies(replies: IO[bytes], waiting: Waiting) -> None:
                     with suppress(Exception):  # of one who fails to listen; the others must hear
                         hear(reply)
     finally:
+        gone.set()
         while waiting:
             _, hear = waiting.popitem()
             with suppress(Exception):

@@ -550,7 +550,8 @@ def _refusing(book: Book, *senseless: type[Exception]) -> Iterator[None]:
     except BadInput as error:
         raise Refusal(400, _told(book, error)) from None
     except JobFailed as error:
-        raise Refusal(503, _told(book, error), retry_after=1) from None
+        failed = JobFailed(error.message, "ask again in a moment")
+        raise Refusal(503, _told(book, failed), retry_after=1) from None
     except senseless as error:
         raise Refusal(400, str(error)) from None
 
