@@ -1,9 +1,12 @@
 """The runtime with a real model: SmolLM2-135M-Instruct, Q4_1."""
 
 import os
+import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import llama_reference
 import pytest
@@ -77,3 +80,36 @@ def test_a_fixed_prefix_is_evaluated_once(runtime: engine.Runtime) -> None:
 
     first = seconds([*prefix, 100])
     assert min(seconds([*prefix, 101 + turn]) for turn in range(3)) < first / 5
+
+
+def test_a_prompt_that_is_being_read_can_be_cancelled(model: Path) -> None:
+    """llama.cpp hears of it after a batch: 0.6 to 1.2 s measured, of the 20 s that it takes."""
+    with engine.start(model, threads=1, context=4300) as own:
+        dice = random.Random(0)
+        prompt = [dice.randrange(100, 40000) for _ in range(4000)]
+        told: SimpleQueue[object] = SimpleQueue()
+        cancel = own.write(prompt, engine.Sampling(50), told.put)
+        time.sleep(2)
+        began = time.perf_counter()
+        cancel()
+        own.choose([[5, 6]], [[7, 8]])  # there is one slot only
+        assert time.perf_counter() - began < 3
+        assert told.empty()
+
+
+def test_a_seed_repeats_while_others_are_answered(runtime: engine.Runtime) -> None:
+    prompt = chat(runtime, "Tell me a story about a dog.")
+
+    def said() -> str:
+        return "".join(runtime.generate(prompt, max_tokens=40, temperature=0.8, seed=7))
+
+    first = said()
+    pool = ThreadPoolExecutor(3)
+    others = [
+        pool.submit(lambda n=n: list(runtime.generate([100 + n] * 50, max_tokens=60)))
+        for n in range(6)
+    ]
+    # Worked on together they are rounded differently, so not every time: 8 of 8 measured.
+    assert sum(said() == first for _ in range(4)) >= 2
+    for other in others:
+        other.result()
