@@ -472,7 +472,8 @@ def test_a_label_with_its_probability(client: openai.OpenAI, tiny_model: Path) -
 
 def test_calls_of_a_task(client: openai.OpenAI) -> None:
     told = chat(client, model="calls", tools=TOOLS)
-    assert 0 <= told.choices[0].model_extra["bantam"]["confidence"] <= 1
+    # No validation showed how sure this model's calls are.
+    assert "bantam" not in told.choices[0].model_extra
     if calls := told.choices[0].message.tool_calls:
         follows(calls)
     assert refused_code(client, model="calls") == 400  # it needs functions to choose from

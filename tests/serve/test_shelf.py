@@ -550,8 +550,10 @@ def test_blame_is_bounded_and_only_of_those_under_way(files: dict[str, Path]) ->
 def test_the_longest_unused_are_closed_when_memory_asks(files: dict[str, Path]) -> None:
     file = gguf.read(files["one"])
     size = files["one"].stat().st_size
-    assert memory.needed(file, 0, 1) - memory.needed(file, 0, 0) == 256  # 2 layers, 2 heads of 16
-    one = memory.needed(file, size, 1024)
+    assert (
+        memory.needed(file, 0, 1, 1) - memory.needed(file, 0, 0, 1) == 256
+    )  # 2 layers, 2 heads of 16
+    one = memory.needed(file, size, 512, 2)
 
     async def test() -> None:
         places = dict.fromkeys("abc", files["one"])
@@ -592,7 +594,7 @@ def test_the_longest_unused_are_closed_when_memory_asks(files: dict[str, Path]) 
 def test_a_changed_file_needs_no_more_memory_than_one(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
-    need = memory.needed(gguf.read(files["one"]), files["one"].stat().st_size, 1024)
+    need = memory.needed(gguf.read(files["one"]), files["one"].stat().st_size, 512, 2)
 
     async def test() -> None:
         place = tmp_path / "model.gguf"

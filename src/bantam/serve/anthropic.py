@@ -16,8 +16,9 @@ from bantam.serve import handover, reply, wire
 from bantam.serve.anthropic_request import Asked, Counted, ask
 from bantam.serve.ask import Begun, CallBegun, CallPart, Ended, Event, Refusal, Text
 from bantam.serve.bodies import Route
+from bantam.serve.lent import Book
 from bantam.serve.openai_reply import Extension, extension, new_id
-from bantam.serve.shelf import Book, Shelf
+from bantam.serve.shelf import Shelf
 
 ERRORS = {
     401: "authentication_error",

@@ -25,7 +25,8 @@ from bantam.serve import (
 )
 from bantam.serve.ask import Refusal
 from bantam.serve.guard import STOPPING, Guard, Settings, Traffic
-from bantam.serve.shelf import Book, Lent, Shelf
+from bantam.serve.lent import Book, Lent
+from bantam.serve.shelf import Shelf
 
 ERRORS = {
     "openai": {"error": {"message": "", "type": "", "param": None, "code": None}},

@@ -89,8 +89,8 @@ class CallPart:
 class Ended:
     """Reply `index` is whole; every reply has one.
 
-    `confidence` is how likely it is right, calibrated on validation; only of a model that was made
-    for a task. `handed_to` is the larger model that gave it in the end, if any.
+    `confidence` is how likely it is right, by what validation showed; only of a model that was made
+    for a task, and not of an answer that a larger model gave in the end, `handed_to`.
     """
 
     index: int

@@ -28,8 +28,7 @@ class Route(APIRoute):
         handle = super().get_route_handler()
 
         async def handled(request: Request) -> Response:
-            if SURROGATE.search(await request.body()):
-                _check_characters(await request.body())
+            check_characters(await request.body())
             if self.any_type:
                 headers = [one for one in request.scope["headers"] if one[0] != JSON[0]]
                 request.scope["headers"] = [*headers, JSON]
@@ -47,8 +46,10 @@ class AnyTypeRoute(Route):
     any_type = True
 
 
-def _check_characters(body: bytes) -> None:
+def check_characters(body: bytes) -> None:
     """Raises Refusal for halves of characters, which no tokenizer and no reply can hold."""
+    if not SURROGATE.search(body):
+        return
     try:
         json.dumps(json.loads(body), ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -63,9 +64,6 @@ def _invalid(errors: Sequence[Any]) -> Refusal:
     found = max(errors, key=lambda error: len(error["loc"]))
     if found["type"] == "json_invalid" or len(found["loc"]) < 2:
         return Refusal(400, "the body is no JSON object, sent as application/json")
-    # Without the names of the types that were tried.
-    steps = [
-        str(step) for step in found["loc"][1:] if not re.fullmatch(r"str|\w+\[.*\]", str(step))
-    ]
+    steps = [str(step) for step in found["loc"][1:] if not TRIED.fullmatch(str(step))]
     place = ".".join(steps)[:200]
     return Refusal(400, f"{place}: {found['msg']:.300}", param=place)

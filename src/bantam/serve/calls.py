@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bantam.errors import BadInput
 from bantam.kinds import schema
 from bantam.serve.ask import CallBegun, CallPart, Tools
 
@@ -52,7 +53,10 @@ def usable(tools: Tools) -> list[dict[str, Any]]:
     if not tools.declared or tools.choice == "none":
         return []
     found = schema.tools(list(tools.declared), "tools")
-    return [one for one in found if tools.named in ("", one["function"]["name"])]
+    kept = [one for one in found if tools.named in ("", one["function"]["name"])]
+    if not kept:
+        raise BadInput(f"the function {tools.named!r:.80} is not declared", "declare it in tools")
+    return kept
 
 
 def answer_schema(tools: Sequence[dict[str, Any]], style: Style, most: int) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from bantam.errors import BadInput
 from bantam.kinds import Row
 from bantam.model import Answer, Written
 from bantam.serve.ask import Refusal
+from bantam.serve.lent import Book
 from bantam.serve.metrics import REGISTRY
-from bantam.serve.shelf import Book, Shelf
+from bantam.serve.shelf import Shelf
 
 Reply = Answer | Written
 

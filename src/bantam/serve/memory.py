@@ -9,16 +9,19 @@ from bantam.formats.gguf import GGUF
 # What a process takes beside weights, keys and values; 77 MB (135M parameters) to 122 MB (270M)
 # were measured, with the keys and values of 1,024 tokens.
 PROCESS = 80_000_000
+KEPT = 128 << 20  # prompts that gave up their slot to others: see `engine.llama_cpp.KEPT_MIB`
 _LARGEST = 1 << 20  # of any number in a head that is believed
 
 
-def needed(file: GGUF, size: int, tokens: int) -> int:
-    """Bytes for a file of `size` bytes with room for `tokens` tokens, all slots together.
+def needed(file: GGUF, size: int, context: int, slots: int) -> int:
+    """Bytes for a file of `size` bytes with room for `context` tokens in each slot.
 
-    That is the whole file, which is mapped, the keys and values of each token in float16, and the
-    process itself. Layers without attention are counted as if they had it.
+    That is the whole file, which is mapped, the keys and values of each token in float16, the
+    process itself, and with several slots the prompts that it keeps beside them. Layers without
+    attention are counted as if they had it.
     """
-    return PROCESS + size + tokens * _a_token(file.metadata)
+    kept = KEPT if slots > 1 else 0
+    return PROCESS + kept + size + context * slots * _a_token(file.metadata)
 
 
 def _a_token(metadata: dict[str, Any]) -> int:

@@ -12,7 +12,8 @@ from typing import Any
 from bantam.errors import BadInput
 from bantam.formats import gguf
 from bantam.serve.ask import Refusal
-from bantam.serve.shelf import Book, Shelf
+from bantam.serve.lent import Book
+from bantam.serve.shelf import Shelf
 
 LATEST = ":latest"  # the tag of a name that is told without
 

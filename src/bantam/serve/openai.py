@@ -9,9 +9,10 @@ from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from bantam.serve import anthropic, openai_chat, openai_embeddings, openai_text
+from bantam.serve.lent import Book
 from bantam.serve.openai_reply import wrong
 from bantam.serve.openai_route import Route
-from bantam.serve.shelf import Book, Shelf
+from bantam.serve.shelf import Shelf
 
 __all__ = ["routes", "wrong"]
 

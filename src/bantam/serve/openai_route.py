@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -13,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bantam.serve.ask import Refusal
+from bantam.serve.bodies import check_characters
 
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # in JSON, half of a character, or of a pair
 CODES = {
     "extra_forbidden": "unknown_parameter",
     "unsupported_parameter": "unsupported_parameter",
@@ -28,24 +26,13 @@ class Route(APIRoute):
         handle = super().get_route_handler()
 
         async def handled(request: Request) -> Response:
-            if SURROGATE.search(await request.body()):
-                _check_characters(await request.body())
+            check_characters(await request.body())
             try:
                 return await handle(request)
             except RequestValidationError as error:
                 raise invalid(error.errors()) from None
 
         return handled
-
-
-def _check_characters(body: bytes) -> None:
-    """Raises Refusal for halves of characters, which no tokenizer and no reply can hold."""
-    try:
-        json.dumps(json.loads(body), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise Refusal(400, "The body holds half of a character (a lone surrogate).") from None
-    except (ValueError, RecursionError):
-        return  # it is told below what is wrong with it
 
 
 def invalid(errors: Sequence[Any]) -> Refusal:

@@ -43,15 +43,11 @@ def _rendered(model: Model, turns: list[Turn], tools: list[dict[str, Any]] | Non
     """Some templates refuse system messages, or two turns of one side: then these are joined."""
     try:
         return model.conversation(turns, tools)
-    except BadInput:
-        joined = _joined(turns)
-        if joined == turns:
-            raise
+    except BadInput as refused:
         try:
-            return model.conversation(joined, tools)
+            return model.conversation(_joined(turns), tools)
         except BadInput:
-            pass
-        raise
+            raise refused from None
 
 
 def _turn(message: Message, knows: bool) -> Turn:

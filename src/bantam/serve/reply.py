@@ -34,7 +34,8 @@ from bantam.serve.ask import (
     Text,
 )
 from bantam.serve.handover import Handover, instead
-from bantam.serve.shelf import Lent, Shelf
+from bantam.serve.lent import Lent
+from bantam.serve.shelf import Shelf
 
 T = TypeVar("T")
 Tell = Callable[[bytes], None]
@@ -148,19 +149,20 @@ async def _conversation(shelf: Shelf, ask: Ask) -> AsyncGenerator[Event, None]:
 
 
 async def _replies(lent: Lent, ask: Ask) -> AsyncGenerator[Event, None]:
-    if ask.schema is not None:
-        _check_held(ask.sampling, "response_format")
-        schema.check(ask.schema, "the schema")
-    ids = await lent.blocking(prompting.ids, lent.model, ask)
-    there = _fitting(lent.model, ids)
-    yield Begun(len(ids))
+    tools = await lent.blocking(calls.usable, ask.tools)
+    held = "" if ask.schema is None else json.dumps(ask.schema)
+    if tools or held:
+        _check_held(ask.sampling, "tools" if tools else "response_format")
+    if held:
+        await lent.blocking(_checked, held)
+    there = _fitting(lent.model, await lent.blocking(prompting.ids, lent.model, ask))
+    yield Begun(len(there.ids))
     for index in range(ask.n):
         sampling = _nth(ask.sampling, index)
-        steps: AsyncGenerator[Event, None]
-        if tools := calls.usable(ask.tools):
+        if tools:
             steps = _maybe_calls(lent, there, ask, tools, sampling, index)
-        elif ask.schema is not None:
-            steps = _held(lent, there, json.dumps(ask.schema), sampling, index)
+        elif held:
+            steps = _held(lent, there, held, sampling, index)
         else:
             steps = _freely(lent, there, sampling, index)
         async with aclosing(steps):
@@ -216,6 +218,12 @@ def _writing(
 
 
 @lru_cache(64)
+def _checked(schema_text: str) -> None:
+    """Raises BadInput for a schema that replies cannot be held to; the same are asked for again."""
+    schema.check(json.loads(schema_text), "the schema")
+
+
+@lru_cache(64)
 def _grammar(schema_text: str) -> grammar.Grammar:
     return grammar.grammar(json.loads(schema_text))
 
@@ -266,7 +274,6 @@ async def _maybe_calls(
                     waiting.clear()
         if not wanted:
             return
-    _check_held(sampling, "tools")
     steps = _calling(lent, prompt, style, tools, ask.tools.parallel, sampling, index)
     async with aclosing(steps):
         async for event in steps:
@@ -345,6 +352,7 @@ async def _task(
     row = Row(text, "", _declared(tools))
     (theirs,) = await instead(shelf, handover, book, [row], [ours])
     reply = theirs or ours
+    known = theirs is None and (isinstance(ours, Answer) or bool(task.certainty))
     if ask.schema is not None:
         _check_follows(reply, ask.schema)
     yield Begun(prompt_tokens)
@@ -355,8 +363,8 @@ async def _task(
             index,
             _reason(task, reply),
             reply.tokens if isinstance(reply, Written) else 1,
-            confidence=reply.probability,
-            sure=reply.sure,
+            confidence=reply.probability if known else None,
+            sure=reply.sure if known else None,
             probabilities=reply.probabilities if isinstance(reply, Answer) else None,
             handed_to=handover.model if handover and theirs else "",
         )

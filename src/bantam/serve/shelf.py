@@ -13,11 +13,10 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
-from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -25,14 +24,14 @@ from typing import Any, ParamSpec, TypeVar
 
 import psutil
 
-from bantam import engine, kinds
-from bantam.engine import Done, Piece, Sampling
-from bantam.errors import BadInput, BantamError, JobFailed
-from bantam.model import Model, TooLong
+from bantam import engine
+from bantam.errors import BantamError
+from bantam.model import Model
 from bantam.serve import memory as reckoned
 from bantam.serve.ask import Refusal
+from bantam.serve.lent import Book, Lent, ending, refusing, submit, worded
 from bantam.serve.turns import Turns
-from bantam.serve.watched import Blame, Watched, given_up
+from bantam.serve.watched import Blame, Watched
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,20 +42,6 @@ AGAIN = 5.0  # seconds until a file that could not be opened is tried again
 log = logging.getLogger("bantam.serve")
 
 Identity = tuple[int, int, int]  # of a file: when it was changed (ns), its bytes, its inode
-
-
-@dataclass(frozen=True)
-class Book:
-    """A model on the shelf, open or not."""
-
-    name: str
-    path: Path
-    made: int  # unix seconds
-    bytes: int
-    task: kinds.Task | None
-    context: int  # tokens of a prompt and its answer
-    parameters: int
-    sha: str  # sha256 of the file, "" while it is not known: the first request has it computed
 
 
 @dataclass(eq=False)
@@ -166,91 +151,6 @@ class _Place:
         return copy if copy and alive and copy.identity == identity else None
 
 
-@dataclass
-class Lent:
-    """A model that is a request's for a while."""
-
-    book: Book
-    model: Model
-    _quick: ThreadPoolExecutor
-    _slow: ThreadPoolExecutor
-    _embedder: Callable[[], Coroutine[Any, Any, Watched]]
-    _writing: set[Future[Callable[[], None]]] = field(default_factory=set)
-    _working: set[threading.Event] = field(default_factory=set)
-
-    async def write(
-        self, prompt: list[int], sampling: Sampling
-    ) -> AsyncGenerator[Piece | Done, None]:
-        """What follows the prompt, as it comes; closing or cancelling it stops the work.
-
-        Raises Refusal: 400 for what cannot be asked, 422, 503 when the process dies.
-        """
-        loop = asyncio.get_running_loop()
-        told: asyncio.Queue[Piece | Done | BantamError] = asyncio.Queue()
-
-        def tell(what: Piece | Done | BantamError) -> None:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(told.put_nowait, what)
-
-        # In a thread, as the process that is asked may be slow to listen.
-        begun = _submit(self._quick, partial(self.model.runtime.write, prompt, sampling, tell))
-        self._writing.add(begun)
-        try:
-            with _refusing(self.book, ValueError):
-                await asyncio.wrap_future(begun)
-                while True:
-                    what = await told.get()
-                    if not isinstance(what, Piece):
-                        self._writing.discard(begun)
-                    if isinstance(what, BantamError):
-                        raise what
-                    yield what
-                    if isinstance(what, Done):
-                        return
-        finally:
-            self._stop(begun)
-
-    async def blocking(self, function: Callable[P, T], *args: P.args, **how: P.kwargs) -> T:
-        """What `function` returns, in a thread. Cancelling it gives it up: what it asks of the
-        runtime then fails. Raises Refusal for the core's errors."""
-        nobody_waits = threading.Event()
-        context = copy_context()
-        context.run(given_up.set, nobody_waits)
-        work = partial(context.run, function, *args, **how)
-        self._working.add(nobody_waits)
-        try:
-            with _refusing(self.book):
-                return await asyncio.wrap_future(_submit(self._slow, work))
-        finally:
-            nobody_waits.set()
-            self._working.discard(nobody_waits)
-
-    async def embed(self, prompts: list[list[int]]) -> list[list[float]]:
-        """The last token's state for each prompt, from a process that is started at first use."""
-        with _refusing(self.book, ValueError):
-            embedder = await self._embedder()
-            return await self.blocking(embedder.embed, prompts)
-
-    def end(self) -> None:
-        """Stop whatever is still under way."""
-        for begun in tuple(self._writing):
-            self._stop(begun)
-        for nobody_waits in self._working:
-            nobody_waits.set()
-
-    def _stop(self, begun: Future[Callable[[], None]]) -> None:
-        if begun not in self._writing:
-            return
-        self._writing.discard(begun)
-
-        def stop() -> None:
-            with suppress(Exception):  # it never began, or the process is gone
-                begun.result()()
-
-        with suppress(Refusal):  # the shelf is closed, and so is the process
-            _submit(self._quick, stop)
-
-
 class Shelf:
     """GGUF files by name. Names are only looked up; they never become paths.
 
@@ -322,7 +222,7 @@ class Shelf:
             embedder = partial(self._embedder, place, copy)
             lent = Lent(copy.book, copy.model, place.quick, place.slow, embedder)
             try:
-                with _refusing(copy.book):
+                with refusing(copy.book):
                     yield lent
             finally:
                 lent.end()
@@ -377,7 +277,7 @@ class Shelf:
     async def _copy(self, place: _Place) -> _Copy:
         """The copy to use. Many may wait for it to be opened, and any of them may go."""
         if self._closed.is_set():
-            raise _ending()
+            raise ending()
         if usable := place.usable():
             return usable
         if place.opening is None:
@@ -418,7 +318,7 @@ class Shelf:
         model = await self._apart(partial(self._model, place.path))
         book = _book(place.name, model)
         blame = old.blame if old and old.identity == identity else Blame()
-        bytes = reckoned.needed(model.file, book.bytes, model.context * self._parallel)
+        bytes = reckoned.needed(model.file, book.bytes, model.context, self._parallel)
         copy = _Copy(book, identity or (0, 0, 0), model, blame, 0)
         await self._take_room(place, copy, bytes)
         try:
@@ -460,7 +360,7 @@ class Shelf:
         task = copy.embedder
         if task and _succeeded(task) and not task.result().alive:
             place.restarts += 1
-            _submit(self._pool, task.result().close)
+            submit(self._pool, task.result().close)
             task = None
         if task is None or (task.done() and not _succeeded(task)):
             copy.embedder = task = asyncio.create_task(self._start_embedder(place, copy))
@@ -469,7 +369,7 @@ class Shelf:
     async def _start_embedder(self, place: _Place, copy: _Copy) -> Watched:
         if not copy.embeds:
             # The file is mapped once.
-            bytes = reckoned.needed(copy.model.file, 0, copy.model.context)
+            bytes = reckoned.needed(copy.model.file, 0, copy.model.context, 1)
             await self._take_room(place, copy, bytes)
             copy.embeds = True
         return await self._apart(copy.start_embedder)
@@ -477,7 +377,7 @@ class Shelf:
     def _discard(self, copy: _Copy) -> None:
         self._open.discard(copy)
         with suppress(Refusal):  # the shelf is closed, and all copies are
-            _submit(self._pool, copy.close)
+            submit(self._pool, copy.close)
 
     def _hash(self, place: _Place, copy: _Copy) -> None:
         """Learn the file's sha256, in the background and once."""
@@ -495,18 +395,7 @@ class Shelf:
                 copy.book = replace(copy.book, sha=sha.hexdigest())
 
         with suppress(Refusal):
-            _submit(self._pool, work)
-
-
-def _submit(pool: ThreadPoolExecutor, work: Callable[[], T]) -> Future[T]:
-    try:
-        return pool.submit(work)
-    except RuntimeError:  # it was shut down
-        raise _ending() from None
-
-
-def _ending() -> Refusal:
-    return Refusal(503, "the server is about to end", retry_after=1)
+            submit(self._pool, work)
 
 
 def _ended(place: _Place, opening: asyncio.Task[_Copy]) -> None:
@@ -537,35 +426,12 @@ def _identity(path: Path) -> Identity | None:
     return told.st_mtime_ns, told.st_size, told.st_ino
 
 
-@contextmanager
-def _refusing(book: Book, *senseless: type[Exception]) -> Iterator[None]:
-    """What the core raises, as what a client is told: no paths, no log of the runtime's.
-
-    What it finds `senseless` is the client's mistake.
-    """
-    try:
-        yield
-    except TooLong as error:
-        raise Refusal(400, _told(book, error), code="context_length_exceeded") from None
-    except BadInput as error:
-        raise Refusal(400, _told(book, error)) from None
-    except JobFailed as error:
-        failed = JobFailed(error.message, "ask again in a moment")
-        raise Refusal(503, _told(book, failed), retry_after=1) from None
-    except senseless as error:
-        raise Refusal(400, str(error)) from None
-
-
-def _told(book: Book, error: BantamError) -> str:
-    message = error.message.partition("\n")[0]
-    told = f"{message}; {error.mend}" if error.mend else message
-    return told.replace(str(book.path), book.name).replace(book.path.name, book.name)
-
-
 def _unusable(place: _Place, error: BantamError) -> Refusal:
     log.error("%s cannot be opened: %s", place.name, error)
     assert place.book
-    return Refusal(503, f"{place.name} cannot be opened: {_told(place.book, error)}", retry_after=5)
+    return Refusal(
+        503, f"{place.name} cannot be opened: {worded(place.book, error)}", retry_after=5
+    )
 
 
 def _resident(watched: Watched) -> int:

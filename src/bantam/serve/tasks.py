@@ -25,8 +25,9 @@ from bantam.model import Answer, Model, TooLong, Written, declared
 from bantam.serve import feedback, handover, metrics, wire
 from bantam.serve.ask import Refusal
 from bantam.serve.duplex import Duplex, ordered
+from bantam.serve.lent import Book
 from bantam.serve.lines import Numbered, csv_rows, json_rows
-from bantam.serve.shelf import Book, Shelf
+from bantam.serve.shelf import Shelf
 from bantam.serve.task_forms import (
     BODY,
     CSV,
