@@ -149,13 +149,7 @@ async def _conversation(shelf: Shelf, ask: Ask) -> AsyncGenerator[Event, None]:
 
 
 async def _replies(lent: Lent, ask: Ask) -> AsyncGenerator[Event, None]:
-    tools = await lent.blocking(calls.usable, ask.tools)
-    held = "" if ask.schema is None else json.dumps(ask.schema)
-    if tools or held:
-        _check_held(ask.sampling, "tools" if tools else "response_format")
-    if held:
-        await lent.blocking(_checked, held)
-    there = _fitting(lent.model, await lent.blocking(prompting.ids, lent.model, ask))
+    there, tools, held = await lent.blocking(_planned, lent.model, ask)
     yield Begun(len(there.ids))
     for index in range(ask.n):
         sampling = _nth(ask.sampling, index)
@@ -215,6 +209,18 @@ def _writing(
         return lent.model.held(prompt.ids, _grammar(schema_text), most, draw=draw, tell=tell)
 
     return _told(lent, work)
+
+
+def _planned(model: Model, ask: Ask) -> tuple[Prompt, list[dict[str, Any]], str]:
+    """The prompt, the functions that may be called, and the schema of the reply as JSON, if any.
+    Raises BadInput and Refusal."""
+    tools = calls.usable(ask.tools)
+    held = "" if ask.schema is None else json.dumps(ask.schema)
+    if tools or held:
+        _check_held(ask.sampling, "tools" if tools else "response_format")
+    if held:
+        _checked(held)
+    return _fitting(model, prompting.ids(model, ask)), tools, held
 
 
 @lru_cache(64)
