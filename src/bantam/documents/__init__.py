@@ -1,0 +1,1 @@
+"""Documents: unlabelled text, from a messy folder to training text."""
