@@ -59,6 +59,17 @@ def test_a_text_ends_at_its_length(runtime: engine.Runtime) -> None:
     assert (done.reason, done.tokens) == ("length", 1)
 
 
+def test_a_text_that_is_told_whole_is_the_same_in_one_piece(runtime: engine.Runtime) -> None:
+    for sampling in ({"max_tokens": 12}, {"max_tokens": 12, "alternatives": 2, "stop": ("never",)}):
+        heard: SimpleQueue[Piece | Done | BantamError] = SimpleQueue()
+        runtime.write(PROMPT, Sampling(whole=True, **sampling), heard.put)
+        piece, done = heard.get(timeout=30), heard.get(timeout=30)
+        assert isinstance(piece, Piece) and isinstance(done, Done)
+        in_pieces, ended, tokens = written(runtime, **sampling)
+        assert (piece.text, list(piece.tokens)) == (in_pieces, tokens)
+        assert (done.reason, done.tokens) == (ended.reason, ended.tokens)
+
+
 def test_a_text_ends_where_the_model_ends_it(runtime: engine.Runtime) -> None:
     text, done, tokens = written(runtime, logit_bias=((2, 100.0),), alternatives=1)
     assert (text, tokens) == ("", [])

@@ -168,7 +168,9 @@ def test_sampling_is_as_asked(client: anthropic.Anthropic) -> None:
     for narrow in ({"top_k": 1}, {"top_p": 1e-9}):
         told = client.messages.create(**request(extra_body={"temperature": 1} | narrow)).content[0]
         assert told == cold, narrow
-    warm = {client.messages.create(**request()).model_dump_json(include={"content"}) for _ in range(4)}
+    warm = {
+        client.messages.create(**request()).model_dump_json(include={"content"}) for _ in range(4)
+    }
     assert len(warm) > 1  # left out, the temperature is 1
 
 

@@ -124,6 +124,21 @@ def test_it_says_where_it_is_and_ends_well(tiny_model: Path, start: Start) -> No
     assert "Hello" not in log
 
 
+def test_a_connection_that_is_kept_answers_at_once(tiny_model: Path, start: Start) -> None:
+    """Not 40 ms later, when the client's system has confirmed the first part of an answer."""
+    one = start(tiny_model)
+    connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=20)
+    asked, took = json.dumps(chat("tiny", max_tokens=1)), []
+    for _ in range(30):
+        began = time.monotonic()
+        connection.request(
+            "POST", "/v1/chat/completions", asked, {"Content-Type": "application/json"}
+        )
+        assert connection.getresponse().read()
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.035
+
+
 def test_one_of_two_servers_ends_while_it_writes(tiny_model: Path, start: Start) -> None:
     """The stream comes to its end, nothing new is begun, and the other server knows nothing."""
     one, other = start(tiny_model), start(tiny_model)

@@ -62,6 +62,7 @@ class Sampling:
     stop: tuple[str, ...] = ()  # strings that end the text and are left out of it
     end_ids: tuple[int, ...] = ()  # tokens that end it, beside the model's own
     alternatives: int | None = None  # tell each token's log-probability, and so many others
+    whole: bool = False  # told in one piece at the end, which costs less than many
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Writing:
     ) -> None:
         self.asked, self.say, self.cancelled, self.tokenize = request, say, cancelled, tokenize
         self.text = Text(request["stop"])
+        self.told: tuple[list[str], list[Any]] = [], []  # pieces, and their tokens, for the end
         self.ends = set(request["end_ids"])
         self.ids: list[int] = []  # that were written
         # Tokens of the prompt that were not written yet, if that makes a difference.
@@ -54,6 +55,8 @@ class Writing:
                 break
             self.again, self.before = False, self.tokens
         self.tell(*self.text.rest())
+        if self.told[0]:
+            self.send("".join(self.told[0]), self.told[1])
         return {
             "reason": self.reason,
             "stop": self.text.stop,
@@ -141,9 +144,17 @@ class Writing:
         return [told["id"], text, told["logprob"], others]
 
     def tell(self, piece: str, tokens: list[Any]) -> None:
-        if piece:
-            asked = self.asked["alternatives"] is not None
-            self.say(piece=piece, **({"tokens": tokens} if asked else {}))
+        if not piece:
+            return
+        if self.asked["whole"]:
+            self.told[0].append(piece)
+            self.told[1].extend(tokens)
+        else:
+            self.send(piece, tokens)
+
+    def send(self, piece: str, tokens: list[Any]) -> None:
+        asked = self.asked["alternatives"] is not None
+        self.say(piece=piece, **({"tokens": tokens} if asked else {}))
 
 
 class Text:

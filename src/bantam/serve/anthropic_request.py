@@ -130,6 +130,7 @@ def _sampling(body: Asked) -> Sampling:
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=body.top_k or 0,
         stop=tuple(body.stop_sequences or ()),
+        whole=not body.stream,
     )
 
 

@@ -176,6 +176,7 @@ def sampling(body: Written) -> Sampling:
         seed=None if asked.seed is None or asked.seed < 0 else asked.seed,
         stop=tuple(text for text in asked.stop or () if text),
         alternatives=body.top_logprobs if body.logprobs else None,
+        whole=body.stream is False,
     )
 
 

@@ -34,6 +34,7 @@ def sampling(asked: Sampled, most: int | None, alternatives: int | None) -> Samp
         seed=asked.seed,
         stop=tuple(text for text in asked.stop if text),
         alternatives=alternatives,
+        whole=not asked.stream,
     )
 
 

@@ -265,7 +265,7 @@ async def _maybe_calls(
     style = calls.style(lent.model.template) or calls.PLAIN
     if ask.tools.choice == "auto":
         begun, waiting, wanted = "", [], None
-        steps = _freely(lent, prompt, sampling, index)
+        steps = _freely(lent, prompt, replace(sampling, whole=False), index)
         async with aclosing(steps):
             async for event in steps:
                 if wanted is None and isinstance(event, Text):

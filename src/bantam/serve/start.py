@@ -240,10 +240,14 @@ def _listen(host: str, port: int, with_keys: bool) -> tuple[socket.socket, str]:
         )
     try:
         family = socket.AF_INET if bound.version == 4 else socket.AF_INET6
-        listening = socket.create_server((str(bound), port), family=family, backlog=BACKLOG)
+        created = socket.create_server((str(bound), port), family=family, backlog=BACKLOG)
     except OSError as error:
         what = f"{host}, port {port}: {error.strerror}"
         raise BadInput(what, "end what listens there, or choose another with --port") from None
+    # asyncio sends at once (TCP_NODELAY) only where the protocol is named; else every second answer
+    # on a connection that is kept waits 40 ms for the client's system to confirm the first part.
+    named = (created.family, created.type, socket.IPPROTO_TCP)
+    listening = socket.socket(*named, fileno=created.detach())
     shown = str(bound)
     if bound.is_unspecified:
         shown = "127.0.0.1" if bound.version == 4 else "::1"
