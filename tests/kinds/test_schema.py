@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bantam.errors import BadInput
-from bantam.kinds import schema
+from bantam.kinds import constrain, grammar, schema
 from bantam.kinds.grammar import shortest
 
 
@@ -110,6 +110,62 @@ def test_the_part_that_is_wrong_is_named() -> None:
 )
 def test_schemas_that_they_can_be_held_to(good: dict[str, Any]) -> None:
     assert schema.check(good, "task.schema") == good
+
+
+NAMES = st.sampled_from(["a", "b", "anyOf", "properties"])
+SCHEMAS = st.recursive(
+    st.sampled_from([{"type": "integer"}, {"type": "string"}, {}]),
+    lambda inner: (
+        st.fixed_dictionaries(
+            {"type": st.just("object"), "properties": st.dictionaries(NAMES, inner, max_size=3)},
+            optional={
+                "required": st.lists(NAMES, max_size=2, unique=True),
+                "additionalProperties": inner | st.booleans(),
+                "allOf": st.lists(inner, min_size=1, max_size=2),
+                "anyOf": st.lists(inner, min_size=1, max_size=2),
+            },
+        )
+        | inner.map(lambda one: {"$defs": {"a": one}, "$ref": "#/$defs/a"})
+        | inner.map(lambda one: {"type": "array", "items": one, "maxItems": 2})
+    ),
+    max_leaves=6,
+)
+
+
+@given(SCHEMAS)
+def test_a_closed_schema_asks_for_no_less(asked: dict[str, Any]) -> None:
+    """It can be followed where the other can, and what follows it follows the other."""
+    try:
+        schema.check(asked, "the schema")
+    except BadInput:
+        return
+    made = schema.closed(asked)
+    answer = json.loads(constrain.close(grammar.grammar(schema.check(made, "the closed one"))))
+    assert schema.mistake(asked, answer) is None
+
+
+def test_what_is_closed() -> None:
+    part = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    assert schema.closed(part) == closed(part["properties"])
+    for nested in (
+        {"type": "array", "items": part},
+        {"anyOf": [part, {"type": "null"}]},
+        {"$defs": {"part": part}, "allOf": [{"$ref": "#/$defs/part"}]},
+        part | {"properties": {"properties": part}},
+    ):
+        made = schema.closed(nested)
+        assert json.dumps(made).count('"additionalProperties": false') == (
+            json.dumps(nested).count('"type": "object"')
+        )
+    for open_ in (
+        {"type": "object"},
+        part | {"additionalProperties": {"type": "null"}},
+        part | {"required": ["b"]},
+        {"allOf": [part, {"type": "object", "properties": {"b": {}}}]},
+        part | {"anyOf": [{"type": "object", "properties": {"b": {}}}]},
+        {"$defs": {"part": part}, "$ref": "#/$defs/part", "required": ["b"]},
+    ):
+        assert schema.closed(open_) == open_
 
 
 @pytest.mark.parametrize(
@@ -240,6 +296,17 @@ def test_answers_to_declarations() -> None:
         {},
     ):
         assert schema.mistake(answer, bad)
+
+
+def test_objects_in_definitions_of_functions_are_closed() -> None:
+    point = {"type": "object", "properties": {"x": {"type": "int"}}, "required": ["x"]}
+    parameters = {"type": "object", "properties": {"at": {"$ref": "#/$defs/point"}}}
+    (one,) = schema.tools(
+        [{"name": "go", "parameters": parameters | {"$defs": {"point": point}}}], ""
+    )
+    answer = schema.of_tools([one], 1)
+    assert schema.mistake(answer, [{"name": "go", "arguments": {"at": {"x": 1}}}]) is None
+    assert schema.mistake(answer, [{"name": "go", "arguments": {"at": {"x": 1, "more": 2}}}])
 
 
 def test_definitions_of_functions_stay_apart() -> None:

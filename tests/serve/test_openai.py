@@ -318,6 +318,20 @@ def test_a_schema_is_followed_when_tokens_run_out(client: openai.OpenAI) -> None
     assert text == told.message.content
 
 
+def test_properties_that_are_not_named_are_not_written(client: openai.OpenAI) -> None:
+    """As pydantic writes schemas; where they may come this model writes some till it is stopped."""
+    for more, names in (({}, {"thing", "count"}), ({"additionalProperties": {}}, None)):
+        shape = Form.model_json_schema() | more
+        for form in (
+            {"type": "json_schema", "json_schema": {"name": "form", "schema": shape}},
+            {"type": "json_object", "schema": shape},
+        ):
+            told = chat(client, response_format=form, max_completion_tokens=90).choices[0]
+            found = json.loads(told.message.content)
+            assert (found.keys() == names) == (names is not None)
+            Form.model_validate(found)
+
+
 def test_json_object(client: openai.OpenAI) -> None:
     form = {"type": "json_object"}
     told = chat(client, response_format=form, max_completion_tokens=30, temperature=1, seed=3)
@@ -359,6 +373,10 @@ def test_a_named_function_is_called(client: openai.OpenAI, name: str) -> None:
     for one in (choice, some):
         told = chat(client, tools=TOOLS, tool_choice=one, max_completion_tokens=80)
         assert {call.function.name for call in calls_of(told)} == {name}
+    asked: dict[str, Any] = {"tools": TOOLS, "tool_choice": choice, "temperature": 1.5}
+    for seed in range(6):  # among which several calls come where they may
+        told = chat(client, seed=seed, max_completion_tokens=120, **asked)
+        assert len(calls_of(told)) == 1
 
 
 def test_calls_are_parallel_unless_forbidden(client: openai.OpenAI) -> None:

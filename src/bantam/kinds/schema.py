@@ -146,6 +146,41 @@ def _check_part(node: Any, place: str) -> None:
                 )
 
 
+def closed(schema: Schema) -> Schema:
+    """A sound schema whose objects have no properties but those that it names, unless it says that
+    others may come: small models would go on inventing some.
+
+    One that puts an object together of several parts is returned as it is: each of these leaves
+    room for the others.
+    """
+    mixed = False
+
+    def part(node: Any) -> Any:
+        nonlocal mixed
+        if not isinstance(node, dict):
+            return node
+        found = dict(node)
+        for key in grammar.ONE:
+            if key in found:
+                found[key] = part(found[key])
+        for key in grammar.MANY:
+            if key in found:
+                found[key] = [part(one) for one in found[key]]
+        for key in grammar.NAMED:
+            if key in found:
+                found[key] = {name: part(one) for name, one in found[key].items()}
+        others = found.keys() & {"$ref", "anyOf", "oneOf", "allOf"}
+        mixed |= len(found.get("allOf", ())) > 1
+        mixed |= bool(others and found.keys() & {"properties", "required"})
+        names = found.get("properties", {})
+        if names and set(found.get("required", ())) <= names.keys():
+            found.setdefault("additionalProperties", False)
+        return found
+
+    made: Schema = part(schema)
+    return schema if mixed else made
+
+
 def infer(values: Sequence[Any]) -> Schema:
     """A schema that all the values follow.
 
@@ -330,6 +365,9 @@ def _plain(schema: Any, depth: int = 0) -> Any:
         found["type"] = TYPES.get(kind, kind)
     if isinstance(properties := schema.get("properties"), dict):
         found["properties"] = {name: _plain(one, depth + 1) for name, one in properties.items()}
+    for key in ("$defs", "definitions"):
+        if isinstance(schema.get(key), dict):
+            found[key] = {name: _plain(one, depth + 1) for name, one in schema[key].items()}
     for key in ("items", "additionalProperties"):
         if isinstance(schema.get(key), dict):
             found[key] = _plain(schema[key], depth + 1)

@@ -125,7 +125,7 @@ def _chosen(functions: list[Function], choice: ToolChoice | None, parallel: bool
     named = ""
     if choice and mode == "function":
         named = _known(choice.function.name if choice.function else choice.name, functions)
-        mode = "required"
+        mode, parallel = "required", False  # exactly one call, as OpenAI has it
     elif choice and mode == "allowed_tools":
         allowed = choice.allowed_tools or choice
         wanted = [
@@ -169,7 +169,7 @@ def shape_of(asked: Format | None, param: str) -> dict[str, Any] | None:
     if asked is None or asked.type == "text":
         return None
     if asked.type == "json_object":
-        return {"type": "object"}
+        return asked.shape or {"type": "object"}  # a schema beside it is llama.cpp's way
     nested = asked.json_schema
     shape = nested.shape if nested else asked.shape
     if shape is None:

@@ -219,14 +219,15 @@ def _planned(model: Model, ask: Ask) -> tuple[Prompt, list[dict[str, Any]], str]
     if tools or held:
         _check_held(ask.sampling, "tools" if tools else "response_format")
     if held:
-        _checked(held)
+        held = _checked(held)
     return _fitting(model, prompting.ids(model, ask)), tools, held
 
 
 @lru_cache(64)
-def _checked(schema_text: str) -> None:
-    """Raises BadInput for a schema that replies cannot be held to; the same are asked for again."""
-    schema.check(json.loads(schema_text), "the schema")
+def _checked(schema_text: str) -> str:
+    """What replies are held to; the same are asked for again. Raises BadInput for a schema that they
+    cannot be held to."""
+    return json.dumps(schema.closed(schema.check(json.loads(schema_text), "the schema")))
 
 
 @lru_cache(64)
