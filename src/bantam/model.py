@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import inf, prod
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bantam import engine, kinds
 from bantam.errors import BadInput
-from bantam.formats import gguf
+from bantam.formats import gguf, lora
 from bantam.kinds import classify, several
 
 if TYPE_CHECKING:
@@ -93,12 +94,31 @@ class Model:
         """
         self.path = path
         self.file = gguf.read(path)
+        self.adapter: Path | None = None
         self.task = kinds.from_metadata(self.file.metadata, path)
         self.threads, self.parallel = threads, parallel
+        self._wanted = context
+        self.context = self._room_for(self.task)
+
+    def adapted(self, adapter: Path) -> Model:
+        """The same file with a LoRA adapter over it, for the adapter's own task if it has one.
+
+        Raises BadInput when the adapter is not sound, or for another model.
+        """
+        file = lora.read(adapter, self.file)
+        other = copy(self)
+        for made in ("runtime", "_tokenize", "_tree"):  # for the task or the weights as they are
+            other.__dict__.pop(made, None)
+        other.adapter = adapter
+        other.task = kinds.from_metadata(file.metadata, adapter) or self.task
+        other.context = other._room_for(other.task)
+        return other
+
+    def _room_for(self, task: kinds.Task | None) -> int:
         wanted = CHAT_CONTEXT
-        if self.task:
-            wanted = TASK_CONTEXT if self.task.kind == "classify" else WRITING_CONTEXT
-        self.context = min(context or wanted, trained_context(self.file))
+        if task:
+            wanted = TASK_CONTEXT if task.kind == "classify" else WRITING_CONTEXT
+        return min(self._wanted or wanted, trained_context(self.file))
 
     def __enter__(self) -> Model:
         return self
@@ -115,9 +135,14 @@ class Model:
     @cached_property
     def runtime(self) -> engine.Runtime:
         """The child process that runs the file; started at first use."""
-        return engine.start(
-            self.path, threads=self.threads, parallel=self.parallel, context=self.context
+        runtime = engine.start(
+            self.path,
+            threads=self.threads,
+            parallel=self.parallel,
+            context=self.context,
+            adapters=[self.adapter] if self.adapter else (),
         )
+        return runtime.adapted(0) if self.adapter else runtime
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -429,6 +454,20 @@ def find(name: str | Path) -> Path:
     if place.exists() and not place.name.lower().endswith(sources.ARCHIVES):
         return _gguf(sources.model_in(place, str(place)), str(place))  # unhashed: it may be large
     return gguf_in(sources.resolve(str(name)))
+
+
+def find_adapter(name: str | Path) -> Path:
+    """The .gguf of an adapter or of a run that has one. Raises BadInput when there is none."""
+    place = Path(name).expanduser()
+    if (place / "adapter").is_dir():
+        place /= "adapter"
+    held = list(place.glob("*.gguf")) if place.is_dir() else [place]
+    if len(held) == 1 and held[0].suffix == ".gguf" and held[0].is_file():
+        return held[0]
+    raise BadInput(
+        f"{place} is no adapter, and no run with one",
+        'name a .gguf, or a run that was made with `method = "lora"` over a .gguf',
+    )
 
 
 def gguf_in(source: sources.Source) -> Path:

@@ -6,42 +6,18 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import gguf
 import llama_reference
-import numpy as np
 import pytest
 import torch
 
 from bantam import engine
 from bantam.engine import Done, Piece, Sampling
 from bantam.errors import BadInput, JobFailed
+from tiny_adapter import adapter
 
 NEAR = 0.005  # as in test_runtime.py
 PROMPTS = [[10, 20, 30, 40, 50, 60, 70], [10, 20, 30, 41], [200, 100]]
 CANDIDATES = [5, 60, 150, 333]
-
-
-def adapter(path: Path, base: Path, seed: int, rank: int = 4, alpha: float = 8.0) -> dict[str, Any]:
-    """Writes a random adapter of all layers' matrices; what it adds to each of them."""
-    dice = np.random.default_rng(seed)
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_string("general.type", "adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", alpha)
-    added = {}
-    for tensor in gguf.GGUFReader(base).tensors:
-        if tensor.name.startswith("blk.") and len(tensor.shape) == 2:
-            inner, outer = (int(size) for size in tensor.shape)
-            a = (dice.standard_normal((rank, inner)) / inner**0.5).astype(np.float32)
-            b = (0.3 * dice.standard_normal((outer, rank))).astype(np.float32)
-            writer.add_tensor(f"{tensor.name}.lora_a", a)
-            writer.add_tensor(f"{tensor.name}.lora_b", b)
-            added[tensor.name] = alpha / rank * (b @ a)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return added
 
 
 def merged(base: Path, added: dict[str, Any]) -> Any:

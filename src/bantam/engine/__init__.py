@@ -189,6 +189,14 @@ class Runtime(Protocol):
         """The text of `ids`, control tokens written out."""
         ...
 
+    def adapted(self, adapter: int) -> Runtime:
+        """The same process, asked with one of the adapters that it was started with.
+
+        Requests of different adapters take turns, in the order in which they came: a text is
+        written to its end before those of another adapter begin.
+        """
+        ...
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Self: ...
@@ -225,7 +233,7 @@ def start(
     `context` tokens are kept for each of `parallel` prompts that are worked on together: memory
     grows with their product, and 8 prompts together are about a third faster than one by one. With
     more than one, up to 128 MiB more hold the beginnings of prompts that gave way to others.
-    `adapters` are GGUF files of LoRA adapters for this model: see `LlamaCpp.adapted`.
+    `adapters` are GGUF files of LoRA adapters for this model: see `Runtime.adapted`.
     Raises BadInput when there is no such file, JobFailed when it cannot be loaded.
     """
     # Imported here so that the child, which imports this package too, does not pay for it.

@@ -237,11 +237,6 @@ class LlamaCpp:
         return text
 
     def adapted(self, adapter: int) -> LlamaCpp:
-        """The same process, asked with one of the adapters that it was started with.
-
-        Requests of different adapters take turns, in the order in which they came: a text is
-        written to its end before those of another adapter begin.
-        """
         if not 0 <= adapter < self._adapters:
             raise ValueError(f"the runtime was started with {self._adapters} adapters")
         other = copy(self)

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -75,9 +76,11 @@ class Watched:
     def __init__(self, start: Callable[[int], Runtime], parallel: int, blame: Blame) -> None:
         self._start, self._blame = start, blame
         self._runtime = start(parallel)
+        self._adapter: int | None = None  # that is asked
+        # All adapters of a process share what follows.
         self._under_way: set[_Work] = set()
         self._lock = threading.Lock()
-        self._dead = self._closed = False
+        self._dead, self._closed = threading.Event(), threading.Event()
 
     @property
     def info(self) -> Info:
@@ -158,9 +161,14 @@ class Watched:
         text: str = self._ask("detokenize", ids)
         return text
 
+    def adapted(self, adapter: int) -> Watched:
+        other = copy(self)
+        other._adapter = adapter
+        return other
+
     def close(self) -> None:
         with self._lock:
-            self._closed = True
+            self._closed.set()
             runtimes = [self._runtime, *(work.runtime for work in self._under_way if work.apart)]
         for runtime in runtimes:
             runtime.close()
@@ -194,6 +202,8 @@ class Watched:
         self._done(work)
 
     def _begin(self, asked: tuple[Any, ...]) -> _Work:
+        if self._adapter is not None:  # the same of another adapter is another request
+            asked = (self._adapter, *asked)
         deaths = self._blame.deaths(asked)
         if deaths > 1:
             raise Refusal(
@@ -203,10 +213,12 @@ class Watched:
                 code="crashes_model",
             )
         runtime = self._start(1) if deaths else self._runtime
+        if self._adapter is not None:
+            runtime = runtime.adapted(self._adapter)
         work = _Work(asked, runtime, apart=bool(deaths))
         with self._lock:
             self._under_way.add(work)
-            closed = self._closed
+            closed = self._closed.is_set()
         if closed and work.apart:
             runtime.close()
         return work
@@ -223,12 +235,12 @@ class Watched:
 
     def _died(self, work: _Work, error: JobFailed) -> None:
         with self._lock:
-            known = self._closed or (self._dead and not work.apart)
+            known = self._closed.is_set() or (self._dead.is_set() and not work.apart)
             if work.apart:
                 there, deaths = [work], 2
             else:
                 there, deaths = [one for one in self._under_way if not one.apart], 1
-                self._dead = True
+                self._dead.set()
         if known:
             return
         log.error("%s", error.message)
