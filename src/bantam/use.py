@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from bantam.crowd import PIECE, crowd
+from bantam.documents.separator import separator
 from bantam.errors import BadInput
 from bantam.model import Answer, Model, Written
 from bantam.progress import bar, say
 from bantam.runs import json_text, sync
-from bantam.text.separator import separator
 
 TOOLS = "tools"  # the column of the functions that a row declares
 FEW = 32  # texts for one process: each more costs half a second before its first answer

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from pydantic import TypeAdapter, ValidationError
 
+from bantam.documents.separator import separator
 from bantam.kinds import Row
 from bantam.serve.ask import Refusal
 from bantam.serve.task_forms import LONGEST, Line, Text, row
-from bantam.text.separator import separator
 
 Numbered = tuple[int, Row | Refusal]  # a line by its number; a refusal: it cannot be read
 

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from bantam.documents import encoding
+from bantam.documents.separator import separator
 from bantam.errors import BadInput
 from bantam.sources.door import suggest
-from bantam.text import encoding
-from bantam.text.separator import separator
 
 SUFFIXES = {
     ".csv": "csv",

@@ -3,7 +3,7 @@
 import codecs
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from charset_normalizer import from_bytes
 
@@ -33,38 +33,43 @@ class Encoding(NamedTuple):
 
 
 def detect(path: Path) -> Encoding:
+    """`detect_in` of a file on the disk."""
+    with path.open("rb") as file:
+        return detect_in(file, str(path))
+
+
+def detect_in(file: IO[bytes], name: str) -> Encoding:
     """UTF-8, UTF-16 and UTF-32 by their marks or by decoding, anything else by a stated guess.
 
     Reads the whole file once, a megabyte at a time. A file that is UTF-8 but for a few bytes stays
-    UTF-8, with these bytes replaced. BadInput when it is no text at all.
+    UTF-8, with these bytes replaced. BadInput, with the file's `name`, when it is no text at all.
     """
-    with path.open("rb") as file:
-        start = file.read(_BLOCK)
-        for mark, name in _MARKS:
-            if start.startswith(mark):
-                return Encoding(name, "replace")
-        if utf16 := _unmarked_utf16(start):
-            return Encoding(utf16, "replace")
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        block = start
-        try:
-            while block:
-                decoder.decode(block)
-                block = file.read(_BLOCK)
-            decoder.decode(b"", final=True)
-            return Encoding("utf-8")
-        except UnicodeDecodeError:
-            bad = block
+    start = file.read(_BLOCK)
+    for mark, encoding in _MARKS:
+        if start.startswith(mark):
+            return Encoding(encoding, "replace")
+    if utf16 := _unmarked_utf16(start):
+        return Encoding(utf16, "replace")
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    block = start
+    try:
+        while block:
+            decoder.decode(block)
+            block = file.read(_BLOCK)
+        decoder.decode(b"", final=True)
+        return Encoding("utf-8")
+    except UnicodeDecodeError:
+        bad = block
     lenient = bad.decode("utf-8", "replace")
     replaced = lenient.count("\ufffd")
     if sum(letter > "\x7f" for letter in lenient) > 5 * replaced:
         return Encoding(
-            "utf-8", "replace", f"{path}: bytes that are not UTF-8 were replaced by \ufffd"
+            "utf-8", "replace", f"{name}: bytes that are not UTF-8 were replaced by \ufffd"
         )
     guess = _guess(b"\n".join(line for line in bad.split(b"\n") if not line.isascii()))
     if guess is None:
-        raise BadInput(f"{path} is not text in any known encoding", "save it as UTF-8")
-    return Encoding(guess, "replace", f"{path} is not UTF-8; read as {guess}, a guess")
+        raise BadInput(f"{name} is not text in any known encoding", "save it as UTF-8")
+    return Encoding(guess, "replace", f"{name} is not UTF-8; read as {guess}, a guess")
 
 
 def _guess(telling: bytes) -> str | None:

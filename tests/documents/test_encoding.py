@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bantam.documents.encoding import detect
 from bantam.errors import BadInput
-from bantam.text.encoding import detect
 
 GERMAN = "Größe und Qualität überzeugen, der Preis ist für das Gerät viel zu hoch.\n"
 RUSSIAN = "Очень хороший телефон, но батарея садится за один день, не советую.\n"
