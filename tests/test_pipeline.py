@@ -11,13 +11,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+from safetensors.torch import load_file, save_file
 
 import job
 from bantam import ledger, runs
+from bantam.errors import BadInput
+from bantam.formats import gguf, lora
 from bantam.judge.verdict import Verdict
+from bantam.model import Model, find_adapter
 
 Bantam = Callable[..., job.Done]
-STAGES = ("text", "train", "model", "pack", "judge")
+STAGES = ("text", "train", "model", "pack", "adapter", "judge")
 
 
 def copied(made: Path, folder: Path, *without: str) -> Path:
@@ -71,6 +75,8 @@ def test_make_leaves_a_whole_run(made: Path) -> None:
         *(f"model/{name}" for name in ("tokenizer.json", "tokenizer_config.json")),
         "pack/proof.json",
         "pack/tiny-Q8_0.gguf",
+        "adapter/proof.json",
+        "adapter/tiny-adapter.gguf",
         "judge/choices.json",
         "judge/predictions.parquet",
         "judge/verdict.json",
@@ -140,7 +146,7 @@ def test_a_change_for_the_judge_redoes_the_judging(
     assert done.code == 3
     verdict = json.loads(done.out)["verdict"]
     assert [limit["kept"] for limit in verdict["limits"]] == [False]
-    assert reused(done) == ["text", "train", "model", "pack"]
+    assert reused(done) == ["text", "train", "model", "pack", "adapter"]
     choices = json.loads((run / "judge/choices.json").read_text("utf-8"))
     assert choices["base-few-shot"]["prompt"].startswith("plain, 6 examples")
 
@@ -161,7 +167,7 @@ def test_another_seed_redoes_training_and_what_follows(
 
 
 def test_make_goes_on_after_sudden_death(made: Path, tmp_path: Path, bantam: Bantam) -> None:
-    run = copied(made, tmp_path, "train", "model", "pack", "judge")
+    run = copied(made, tmp_path, "train", "model", "pack", "adapter", "judge")
     process = job.start("make", "recipe.toml", cwd=tmp_path)
     with process:
         wait_for(run, "train.partial/checkpoint-0*", process)
@@ -213,6 +219,51 @@ def test_ctrl_c_stops_at_once_and_leaves_no_process(
     assert not (run / "judge").exists()
 
 
+def test_the_adapter_over_its_base_is_the_trained_model(made: Path) -> None:
+    run = made / "runs/tiny"
+    base, packed = Model(made / "tiny.gguf"), Model(run / "pack/tiny-Q8_0.gguf")
+    assert find_adapter(run) == run / "adapter/tiny-adapter.gguf"
+    file = gguf.read(run / "adapter/tiny-adapter.gguf")
+    assert file.metadata[lora.BASE] == runs.file_sha256(made / "tiny.gguf")
+    assert file.metadata["bantam.lineage"] == packed.file.metadata["bantam.lineage"]
+    proof = json.loads((run / "adapter/proof.json").read_text("utf-8"))
+    assert all(check["passed"] for check in proof)
+    texts = [text for text, _ in job.texts_and_labels(30)]
+    with packed, base.adapted(find_adapter(run)) as adapted:
+        assert adapted.task == packed.task  # with its calibration
+        assert base.task is None
+        for one, other in zip(adapted.batch(texts), packed.batch(texts), strict=True):
+            assert one.label == other.label
+            # The packed file is rounded to 8 bits, the base of the adapter is float32.
+            assert one.probability == pytest.approx(other.probability, abs=0.06)
+
+
+def test_an_adapter_that_is_not_all_of_the_model_is_not_left(
+    made: Path, tmp_path: Path, bantam: Bantam
+) -> None:
+    run = copied(made, tmp_path, "adapter")
+    tuned = load_file(run / "train/tuned.safetensors")
+    turned = {name: -w if name.endswith("lora_b") else w for name, w in tuned.items()}
+    save_file(turned, run / "train/tuned.safetensors")
+    done = bantam("make", "recipe.toml")
+    assert done.code == 0
+    assert "warning: there is no adapter file" in done.err
+    assert [path.name for path in sorted((run / "adapter").iterdir())] == [
+        "proof.json",
+        "stage.json",
+    ]
+    with pytest.raises(BadInput, match="no run with one"):
+        find_adapter(run)
+
+
+def test_a_run_without_lora_has_no_adapter(made: Path, tmp_path: Path, bantam: Bantam) -> None:
+    run = copied(made, tmp_path)
+    change(tmp_path, '"lora"', '"full"')
+    change(tmp_path, '"tfidf", "linear-probe", "base", "base-few-shot"', '"tfidf"')
+    assert bantam("make", "recipe.toml").code == 0
+    assert not (run / "adapter").exists()
+
+
 def no_network() -> tuple[str, ...]:
     """A command that runs another one in a network namespace with nothing in it."""
     for way in (("unshare", "--net"), ("unshare", "--map-root-user", "--net")):
@@ -237,6 +288,7 @@ def test_make_and_run_without_a_network_and_with_a_folder_as_base(
     assert done.code == 0, done.err
     verdict = json.loads((tmp_path / "runs/tiny/judge/verdict.json").read_text("utf-8"))
     assert verdict["model"]["score"] > 0.8
+    assert not (tmp_path / "runs/tiny/adapter").exists()  # there is no .gguf that it belongs to
     done = job.run("run", "runs/tiny", "the phone is awful", cwd=tmp_path, before=alone)
     assert done.code == 0, done.err
     assert done.out.split("\t")[0] in job.LABELS

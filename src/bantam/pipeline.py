@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bantam.nets.decoder import Decoder
 
 BITS = "Q8_0"
+TUNED = "train/tuned.safetensors"
 SHORTEST = 16  # tokens of a text; with less room there is nothing to read
 JUDGED_CERTAINTY = 200  # validation rows that are answered to learn how sure an answer is
 
@@ -186,6 +187,7 @@ def make(
         train_key = _train(job, text_key)
         model_key = _model(job, train_key)
         pack_key = _pack(job, model_key)
+        _adapter(job, pack_key)
         verdict = _judge(job, pack_key)
         _handover(job, pack_key)
         _report(job)
@@ -442,16 +444,20 @@ def _model(job: Job, train_key: str) -> str:
     def build(folder: Path) -> None:
         from bantam.nets import load
         from bantam.train import stage
-        from bantam.train.plan import Plan
 
-        train = job.folder / "train"
-        plan = Plan(**json.loads((train / "plan.json").read_text(encoding="utf-8")))
-        tuned = stage.merged(job.base, plan, train / "tuned.safetensors")
+        tuned = stage.merged(job.base, _followed(job), job.folder / TUNED)
         load.save(tuned, folder, job.tokenizer.bos_id, job.tokenizer.eos_id)
         job.tokenizer.save(folder)
 
     _stage(job, "model", key, build)
     return key
+
+
+def _followed(job: Job) -> Any:
+    """The plan that the train stage has followed."""
+    from bantam.train.plan import Plan
+
+    return Plan(**json.loads((job.folder / "train/plan.json").read_text(encoding="utf-8")))
 
 
 def _pack(job: Job, model_key: str) -> str:
@@ -555,6 +561,41 @@ def _lineage(job: Job) -> dict[str, Any]:
         "bantam.licence": base["licence"] or "unknown",
         "bantam.lineage": json.dumps(lineage, ensure_ascii=False),
     }
+
+
+def _adapter(job: Job, pack_key: str) -> None:
+    """What LoRA learned as a file of its own, where the base is a file that it can be run over."""
+    if _followed(job).method != "lora" or not job.base.is_file():
+        shutil.rmtree(job.folder / "adapter", ignore_errors=True)  # of an earlier recipe
+        return
+    key = runs.key_of("adapter", 1, pack_key)
+
+    def build(folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        from bantam.model import Model
+        from bantam.nets import load
+        from bantam.pack import adapter_file, proof
+
+        decoder, learned = load.load(job.folder / "model"), load_file(job.folder / TUNED)
+        task, base = Model(_packed(job.folder)).asked(), runs.file_sha256(job.base)
+        path = folder / f"{task.name}-adapter.gguf"
+        adapter_file.write(path, decoder, learned, task, base, _lineage(job))
+        with Model(job.base).adapted(path) as adapted:
+            if job.writes:
+                checks = proof.prove_written(decoder, adapted, job.val[: proof.WRITTEN_ROWS])
+            else:
+                read = [row.text for row in job.val[: proof.ROWS]]
+                checks = proof.prove(decoder, adapted, read)
+        runs.write_json(folder / "proof.json", checks)
+        if not all(check["passed"] for check in checks):
+            path.unlink()
+            say(
+                "  warning: there is no adapter file, since over the base's own file it does not "
+                "behave like the trained weights; the packed model does"
+            )
+
+    _stage(job, "adapter", key, build)
 
 
 def _judge(job: Job, pack_key: str) -> dict[str, Any]:
