@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Literal, NotRequired
@@ -179,7 +179,7 @@ async def _message(body: Asked, events: AsyncGenerator[Event, None]) -> dict[str
     return _empty(body) | {"content": content} | ended
 
 
-async def _pieces(body: Asked, events: AsyncGenerator[Event, None]) -> AsyncIterator[bytes]:
+async def _pieces(body: Asked, events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
     """The message as events, in the order that clients count on: its blocks one after the other,
     each begun and ended, then how it ended."""
     prompt: int | None = None  # its tokens, once the message has begun

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from time import perf_counter_ns
@@ -202,7 +202,7 @@ def _called(call: CallBegun, arguments: str) -> Object:
     return {"id": call.id, "function": function}
 
 
-async def _lines(told: AsyncGenerator[Object, None]) -> AsyncIterator[bytes]:
+async def _lines(told: AsyncGenerator[Object, None]) -> AsyncGenerator[bytes, None]:
     """What is told, and an error that comes when something was sent already."""
     sent = False
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -237,7 +237,7 @@ def _reason(
 
 async def _chunks(
     answers: AsyncGenerator[Event, None], ask: Ask, head: dict[str, Any], older: bool, counted: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The replies as they are written, each piece a server-sent event."""
     told = {"id": new_id("chatcmpl-"), "object": "chat.completion.chunk", **head}
     # All that is the same in each chunk, once; in ASCII, as all events are.

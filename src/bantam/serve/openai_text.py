@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -203,7 +203,7 @@ def _logprobs(tokens: Sequence[Token], offset: int, most: int) -> TextLogprobs:
 
 async def _chunks(
     shelf: Shelf, asked: TextRequest, drawn: Sampling, count: int, told: dict[str, Any]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """What follows as it is written, each piece a server-sent event."""
     counted = bool(asked.stream_options and asked.stream_options.include_usage)
     # All that is the same in each chunk, once; in ASCII, as all events are.

@@ -278,7 +278,9 @@ def _whole(
     return whole
 
 
-async def _sent(events: AsyncGenerator[Event, None], begun: ResponseObject) -> AsyncIterator[bytes]:
+async def _sent(
+    events: AsyncGenerator[Event, None], begun: ResponseObject
+) -> AsyncGenerator[bytes, None]:
     """Each event with its number, as a server-sent one. Raises Refusal before the first."""
     number = count()
 
