@@ -93,6 +93,17 @@ def test_what_is_not_there_is_worded_too(port: int) -> None:
     assert ask(port, "/v1/models/").status == 404  # and no redirection
 
 
+def test_the_methods_of_a_path_are_told(port: int) -> None:
+    for path, allowed in (
+        ("/feedback", "GET, POST, DELETE"),
+        ("/tasks/small", "POST"),
+        ("/api/blobs/sha256:0", "HEAD, POST"),
+        ("/health", "GET"),
+    ):
+        told = ask(port, path, "PUT")
+        assert (told.status, told.headers["allow"]) == (405, allowed)
+
+
 def test_what_was_sent_is_not_repeated(port: int) -> None:
     """A body may be long and secret; a log of errors at the client should not hold it."""
     body = chat("small", temperature="canary-text")

@@ -346,6 +346,7 @@ def test_when_a_model_is_to_be_put_away(told: Any, away: bool) -> None:
         ("generate", {"raw": True, "system": "x"}, "system: "),
         ("generate", {"raw": True, "format": "json"}, "format: "),
         ("generate", {"options": {"mirostat": 1}}, "options.mirostat: "),
+        ("generate", {"options": {"repeat_penalty": 1e-320}}, "options.repeat_penalty: "),
         ("generate", {"options": {"tfs_z": 0.5}}, "options.tfs_z: "),
         ("generate", {"options": {"typical_p": 0.5}}, "options.typical_p: "),
         ("generate", {"options": {"repeat_last_n": 8}}, "options.repeat_last_n: "),

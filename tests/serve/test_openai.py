@@ -515,6 +515,7 @@ def part(**more: Any) -> dict[str, Any]:
     [
         ({"messages": None}, "messages", "invalid_type"),
         ({"messages": []}, "messages", "invalid_value"),
+        ({"repeat_penalty": 1e-320}, "repeat_penalty", "invalid_value"),  # 0 in the runtime
         ({"messages": [{"role": "king", "content": "a"}]}, "messages[0].role", "invalid_value"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
         (

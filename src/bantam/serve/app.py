@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from bantam.serve import (
     anthropic,
@@ -145,7 +146,19 @@ async def _unrouted(request: Request, error: Exception) -> JSONResponse:
     sent = refusals.response(refusals.asked(request.scope), Refusal(error.status_code, told))
     for name, value in (error.headers or {}).items():
         sent.headers[name] = value
+    if error.status_code == 405:
+        sent.headers["Allow"] = ", ".join(_methods(request))
     return sent
+
+
+def _methods(request: Request) -> list[str]:
+    """What a path can be asked by. Starlette tells the methods of the first endpoint there alone."""
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "DELETE")
+        for scope in [{**request.scope, "method": method}]
+        if any(route.matches(scope)[0] == Match.FULL for route in request.app.router.routes)
+    ]
 
 
 def _true(document: dict[str, Any]) -> dict[str, Any]:

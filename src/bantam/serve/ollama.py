@@ -108,10 +108,15 @@ def routes(shelf: Shelf) -> APIRouter:
         """Refused: models are named on the command line."""
         raise models.refuse_change(request.url.path)
 
-    for path in ("/pull", "/push", "/create", "/copy", "/blobs/{digest}"):
+    async def blob(request: Request, digest: str) -> None:
+        """Refused likewise."""
+        await unchanged(request)
+
+    for path in ("/pull", "/push", "/create", "/copy"):
         router.add_api_route(path, unchanged, methods=["POST"], status_code=501)
     router.add_api_route("/delete", unchanged, methods=["DELETE"], status_code=501)
-    router.add_api_route("/blobs/{digest}", unchanged, methods=["HEAD"], status_code=501)
+    for method in ("POST", "HEAD"):
+        router.add_api_route("/blobs/{digest}", blob, methods=[method], status_code=501)
     return router
 
 

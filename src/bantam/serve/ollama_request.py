@@ -45,7 +45,7 @@ class Options(BaseModel):
     stop: Annotated[list[Annotated[str, Field(max_length=1000)]] | None, Field(max_length=64)] = (
         None
     )
-    repeat_penalty: Annotated[Number | None, Field(gt=0, le=10)] = None
+    repeat_penalty: Annotated[Number | None, Field(ge=0.001, le=10)] = None
     presence_penalty: Penalty = None
     frequency_penalty: Penalty = None
     mirostat: int | None = None

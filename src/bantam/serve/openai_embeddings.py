@@ -22,6 +22,8 @@ from bantam.serve.openai_route import Route
 from bantam.serve.shelf import Shelf
 
 MOST_TEXTS = 2048
+Said = Annotated[str, Field(min_length=1)]
+Several = Annotated[list[Said], Field(min_length=1, max_length=MOST_TEXTS)]
 
 
 def _texts(value: Any) -> Any:
@@ -43,11 +45,7 @@ class EmbeddingRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str
-    input: Annotated[
-        list[Annotated[str, Field(min_length=1)]],
-        BeforeValidator(_texts, json_schema_input_type=str | list[str]),
-        Field(min_length=1, max_length=MOST_TEXTS),
-    ]
+    input: Annotated[Several, BeforeValidator(_texts, json_schema_input_type=Said | Several)]
     dimensions: Annotated[int | None, Field(ge=1)] = None
     encoding_format: Literal["float", "base64"] | None = None
     user: Any = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 MOST_REPLIES, MOST_STOPS, MOST_BIASES, MOST_ALTERNATIVES = 16, 4, 1024, 20
+LEAST_PENALTY = 0.001  # of `repeat_penalty`; what is nearly none the runtime takes for none
+NOTHING: list[Any] = [None, False, [], {}]
 
 
 def _listed(value: Any) -> Any:
@@ -23,13 +25,13 @@ def _choice(value: Any) -> Any:
 
 
 def _unsupported(value: Any) -> Any:
-    if value not in (None, False, [], {}):
+    if value not in NOTHING:
         raise PydanticCustomError("unsupported_parameter", "it is not supported here; leave it out")
     return value
 
 
 # What would change the answer and cannot be honoured.
-Unsupported = Annotated[Any, AfterValidator(_unsupported)]
+Unsupported = Annotated[Any, AfterValidator(_unsupported), WithJsonSchema({"enum": NOTHING})]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Metadata = dict[
     Annotated[str, Field(max_length=64)],
@@ -147,11 +149,14 @@ class Sampled(BaseModel):
     min_p: Annotated[Number | None, Field(ge=0, le=1)] = None
     frequency_penalty: Annotated[Number | None, Field(ge=-2, le=2)] = None
     presence_penalty: Annotated[Number | None, Field(ge=-2, le=2)] = None
-    repeat_penalty: Annotated[Number | None, Field(gt=0, le=10)] = None
+    repeat_penalty: Annotated[Number | None, Field(ge=LEAST_PENALTY, le=10)] = None
     logit_bias: Annotated[
         dict[Annotated[int, Field(ge=0, lt=1 << 31)], Annotated[Number, Field(ge=-100, le=100)]]
         | None,
-        Field(max_length=MOST_BIASES),
+        Field(
+            max_length=MOST_BIASES,
+            json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,10}$"}},
+        ),
     ] = None
     seed: Annotated[int | None, Field(ge=-(1 << 63), lt=1 << 63)] = None
     stop: Annotated[

@@ -49,10 +49,14 @@ def _prompts(value: Any) -> Any:
     return [value] if ids else value
 
 
+Ids = list[Annotated[int, Field(ge=0, lt=1 << 31)]]
+Some = Field(min_length=1, max_length=MOST_PROMPTS)
+Several = Annotated[list[str], Some] | Annotated[list[Ids], Some]
 Prompts = Annotated[
-    list[str] | list[list[Annotated[int, Field(ge=0, lt=1 << 31)]]],
-    BeforeValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
-    Field(min_length=1, max_length=MOST_PROMPTS),
+    Several,
+    BeforeValidator(
+        _prompts, json_schema_input_type=str | Annotated[Ids, Field(min_length=1)] | Several
+    ),
 ]
 
 

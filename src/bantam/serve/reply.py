@@ -225,8 +225,8 @@ def _planned(model: Model, ask: Ask) -> tuple[Prompt, list[dict[str, Any]], str]
 
 @lru_cache(64)
 def _checked(schema_text: str) -> str:
-    """What replies are held to; the same are asked for again. Raises BadInput for a schema that they
-    cannot be held to."""
+    """What replies are held to; the same are asked for again. Raises BadInput for what they cannot
+    be held to."""
     return json.dumps(schema.closed(schema.check(json.loads(schema_text), "the schema")))
 
 

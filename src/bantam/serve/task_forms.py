@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from bantam.kinds import Row
 
@@ -19,6 +19,15 @@ Functions = list[dict[str, JsonValue]]  # in OpenAI's form
 
 class Asked(BaseModel):
     """One text, or several; never both."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["text"], "properties": {"text": {"type": "string"}}},
+                {"required": ["texts"], "properties": {"texts": {"type": "array"}}},
+            ]
+        }
+    )
 
     text: Text | None = None
     texts: Annotated[list[Text], Field(max_length=MOST)] | None = None
