@@ -299,6 +299,24 @@ def test_tasks_answer_as_the_model_does(
             assert text(found) == wanted.text
 
 
+def test_an_agent_comes_to_an_end(served: Served[list[Event]]) -> None:
+    """A task of functions whose results are brought repeats them; asked anew it calls anew."""
+    turns = [
+        Message("tool", "an older one", call_id="call_0"),
+        Message("user", "Berlin, then stop."),
+        Message("assistant", "", (Call("call_1", "go", "{}"), Call("call_2", "stop", "{}"))),
+        Message("tool", "arrived", call_id="call_1"),
+        Message("tool", "stopped", call_id="call_2"),
+    ]
+    found = events(served, ask("calls", *turns, tools=Tools(TOOLS)))
+    assert (text(found), called(found)) == ("arrived\nstopped", [])
+    assert ended(found)[0].reason == "stop"
+    again = events(served, ask("calls", *turns, "And now?", tools=Tools(TOOLS)))
+    alone = events(served, ask("calls", "And now?", tools=Tools(TOOLS)))
+    assert called(again) == called(alone)
+    assert text(again) == text(alone) == ""
+
+
 def test_a_task_is_not_bent_to_another_schema(served: Served[list[Event]]) -> None:
     found = events(served, ask("record", "The camera broke.", schema=SCHEMA))
     assert schema.mistake(SCHEMA, json.loads(text(found))) is None

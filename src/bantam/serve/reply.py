@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from bantam.engine import Done, Sampling
@@ -343,6 +344,14 @@ async def _task(
     shelf: Shelf, task: Task, ask: Ask, handover: Handover | None
 ) -> AsyncGenerator[Event, None]:
     text = last_text(ask.messages)
+    if task.most_calls and ask.messages[-1].role == "tool":
+        # The calls to this text were made already: agents that bring their results would ask for
+        # ever. The model has no words of its own to add.
+        yield Begun(0)
+        for index in range(ask.n):
+            yield Text(index, _results(ask.messages))
+            yield Ended(index, "stop", 0)
+        return
     tools = list(ask.tools.declared) or None if task.most_calls else None
     async with shelf.lent(ask.model) as lent:
         book = lent.book
@@ -375,6 +384,12 @@ async def _task(
             probabilities=reply.probabilities if isinstance(reply, Answer) else None,
             handed_to=handover.model if handover and theirs else "",
         )
+
+
+def _results(messages: tuple[Message, ...]) -> str:
+    """What the calls at the end of a conversation gave, one below the other."""
+    last = takewhile(lambda message: message.role == "tool", reversed(messages))
+    return "\n".join(reversed([message.content for message in last]))
 
 
 def _as_events(task: Task, reply: Answer | Written, index: int) -> list[Event]:
