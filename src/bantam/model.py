@@ -94,7 +94,7 @@ class Model:
         """
         self.path = path
         self.file = gguf.read(path)
-        self.adapter: Path | None = None
+        self.adapter: gguf.GGUF | None = None
         self.task = kinds.from_metadata(self.file.metadata, path)
         self.threads, self.parallel = threads, parallel
         self._wanted = context
@@ -109,7 +109,7 @@ class Model:
         other = copy(self)
         for made in ("runtime", "_tokenize", "_tree"):  # for the task or the weights as they are
             other.__dict__.pop(made, None)
-        other.adapter = adapter
+        other.adapter = file
         other.task = kinds.from_metadata(file.metadata, adapter) or self.task
         other.context = other._room_for(other.task)
         return other
@@ -140,7 +140,7 @@ class Model:
             threads=self.threads,
             parallel=self.parallel,
             context=self.context,
-            adapters=[self.adapter] if self.adapter else (),
+            adapters=[self.adapter.path] if self.adapter else (),
         )
         return runtime.adapted(0) if self.adapter else runtime
 

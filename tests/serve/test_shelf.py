@@ -547,7 +547,9 @@ def test_blame_is_bounded_and_only_of_those_under_way(files: dict[str, Path]) ->
         assert blame.deaths(("complete", PROMPT, 5, ())) == 0  # it was closed, it did not die
 
 
-def test_the_longest_unused_are_closed_when_memory_asks(files: dict[str, Path]) -> None:
+def test_the_longest_unused_are_closed_when_memory_asks(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
     file = gguf.read(files["one"])
     size = files["one"].stat().st_size
     assert (
@@ -556,7 +558,9 @@ def test_the_longest_unused_are_closed_when_memory_asks(files: dict[str, Path]) 
     one = memory.needed(file, size, 512, 2)
 
     async def test() -> None:
-        places = dict.fromkeys("abc", files["one"])
+        places = {name: tmp_path / name for name in "abc"}  # three files
+        for place in places.values():
+            os.link(files["one"], place)
         async with shelf(places, memory=2 * one) as made:
 
             def open_now() -> list[str]:

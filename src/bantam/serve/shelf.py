@@ -9,146 +9,31 @@ request.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
-from bantam import engine
 from bantam.errors import BantamError
 from bantam.model import Model
-from bantam.serve import memory as reckoned
 from bantam.serve.ask import Refusal
-from bantam.serve.lent import Book, Lent, ending, refusing, submit, worded
+from bantam.serve.copies import Copy, succeeded
+from bantam.serve.lent import Book, Lent, ending, refusing, submit
+from bantam.serve.place import Failure, Place
 from bantam.serve.turns import Turns
-from bantam.serve.watched import Blame, Watched
+from bantam.serve.watched import Watched
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 SHARE = 0.8  # of the memory that is free at the start
-AGAIN = 5.0  # seconds until a file that could not be opened is tried again
 
 log = logging.getLogger("bantam.serve")
-
-Identity = tuple[int, int, int]  # of a file: when it was changed (ns), its bytes, its inode
-
-
-@dataclass(eq=False)
-class _Copy:
-    """A file as it was found, and the processes that run it."""
-
-    book: Book
-    identity: Identity
-    model: Model
-    blame: Blame
-    bytes: int  # of memory, as reckoned
-    lent: int = 0
-    used: float = 0.0  # when it was last given back
-    watched: Watched | None = None
-    embedder: asyncio.Task[Watched] | None = None
-    embeds: bool = False  # room for that has been taken
-    closed: bool = False
-
-    @property
-    def alive(self) -> bool:
-        return self.watched is not None and self.watched.alive
-
-    def start(self) -> None:
-        """Start the process and, meanwhile, build the tokenizer."""
-        with ThreadPoolExecutor(1) as pool:
-            building = pool.submit(lambda: self.model.tokenizer)
-            self.watched = Watched(partial(_run, self.model), self.model.parallel, self.blame)
-            try:
-                building.result()
-            except BaseException:
-                self.watched.close()
-                raise
-        self.model.runtime = self.watched
-
-    def start_embedder(self) -> Watched:
-        start = partial(_run, self.model, embeddings=True)
-        embedder = Watched(start, 1, self.blame)
-        if self.closed or _identity(self.book.path) != self.identity:
-            embedder.close()
-            raise Refusal(503, f"{self.book.name} has just changed: ask again", retry_after=1)
-        return embedder
-
-    def close(self) -> None:
-        self.closed = True
-        for watched in self.processes():
-            watched.close()
-
-    def processes(self) -> Iterator[Watched]:
-        if self.watched:
-            yield self.watched
-        if self.embedder and _succeeded(self.embedder):
-            yield self.embedder.result()
-
-
-def _succeeded(task: asyncio.Task[Any]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None
-
-
-def _run(model: Model, parallel: int, embeddings: bool = False) -> engine.Runtime:
-    return engine.start(
-        model.path,
-        threads=model.threads,
-        context=model.context,
-        parallel=parallel,
-        embeddings=embeddings,
-    )
-
-
-@dataclass
-class _Failure:
-    """A file that could not be opened."""
-
-    identity: Identity | None
-    at: float
-    refusal: Refusal
-    lasting: bool  # until it changes
-
-
-class _Place:
-    """A name on the shelf."""
-
-    def __init__(self, name: str, path: Path, turns: Turns) -> None:
-        self.name, self.path, self.turns = name, path, turns
-        # What takes its time must not keep others from beginning or from being stopped, and what
-        # was given up may hold its thread for a moment longer.
-        self.quick = ThreadPoolExecutor(turns.at_once + 2, "bantam-quick")
-        self.slow = ThreadPoolExecutor(2 * turns.at_once, "bantam-slow")
-        self.book: Book | None = None
-        self.read: Identity | None = None  # the file whose head was last read
-        self.hashed: tuple[Identity, str] | None = None
-        self.copy: _Copy | None = None
-        self.opening: asyncio.Task[_Copy] | None = None
-        self.failure: _Failure | None = None
-        self.opened = self.restarts = 0
-
-    def usable(self) -> _Copy | None:
-        """The copy, when it lives and nothing better can be had now. Raises Refusal when there is
-        none and the file has only just failed."""
-        identity, failed, copy = _identity(self.path), self.failure, self.copy
-        alive = copy is not None and copy.alive
-        if failed and failed.identity == identity:
-            recent = time.monotonic() - failed.at < AGAIN
-            if alive and (recent or failed.lasting):
-                return copy
-            if recent and not alive:
-                raise failed.refusal
-        return copy if copy and alive and copy.identity == identity else None
 
 
 class Shelf:
@@ -157,13 +42,15 @@ class Shelf:
     `parallel` requests are worked on at once by each model, each within `context` tokens (None: as
     many as its task or a conversation takes); `queue` more may wait, each for `patience` seconds.
     `memory` are the bytes that all models together may take as `serve.memory` reckons them; None:
-    four fifths of what is free now. Raises BadInput for a file that cannot be read.
+    four fifths of what is free now. Raises BadInput for a file that cannot be read, and for an
+    adapter of another one.
     """
 
     def __init__(
         self,
         places: Mapping[str, Path],
         *,
+        adapters: Mapping[str, Path] | None = None,
         threads: int | None = None,
         parallel: int = 4,
         context: int | None = None,
@@ -173,39 +60,39 @@ class Shelf:
     ) -> None:
         self._threads, self._parallel, self._context = threads, parallel, context
         self._memory = memory or int(SHARE * psutil.virtual_memory().available)
-        self._places = {
-            name: _Place(name, path, Turns(parallel, queue, patience))
-            for name, path in places.items()
-        }
-        self._open: set[_Copy] = set()
+        self._open: set[Copy] = set()
         self._making_room = asyncio.Lock()
         self._pool = ThreadPoolExecutor(4, "bantam-shelf")  # opens, closes and hashes
-        self._closed = threading.Event()
-        for place in self._places.values():
-            place.read = _identity(place.path)
-            place.book = _book(place.name, self._model(place.path))
+        self._closed = False
+        names: dict[Path, dict[str, Path | None]] = {}
+        for name, path in places.items():
+            names.setdefault(path.absolute(), {})[name] = (adapters or {}).get(name)
+        turns = partial(Turns, parallel, queue, patience)
+        made = {path: Place(path, told, turns(), self._model) for path, told in names.items()}
+        self._places = {name: made[path.absolute()] for name, path in places.items()}
 
     def books(self) -> list[Book]:
         """All models, in the order given."""
-        return [self._book(place) for place in self._places.values()]
+        return [place.book(name) for name, place in self._places.items()]
 
     def book(self, name: str) -> Book:
         """Raises Refusal (404) for a name that is not on the shelf."""
-        return self._book(self._place(name))
+        return self._place(name).book(name)
 
     def state(self) -> list[dict[str, Any]]:
-        """What there is to count, by model; `memory` are bytes that its processes hold."""
+        """What there is to count, by model; `memory` are bytes that its processes hold, divided by
+        the models that share them."""
         return [
             {
-                "name": place.name,
+                "name": name,
                 "loaded": place.copy is not None and place.copy.alive,
-                "in_flight": place.turns.taken,
-                "waiting": place.turns.waiting,
+                "in_flight": place.turns.taken[name],
+                "waiting": place.turns.waiting[name],
                 "loads": place.opened,
                 "restarts": place.restarts,
-                "memory": sum(map(_resident, place.copy.processes())) if place.copy else 0,
+                "memory": place.copy.resident() // len(place.names) if place.copy else 0,
             }
-            for place in self._places.values()
+            for name, place in self._places.items()
         ]
 
     @asynccontextmanager
@@ -217,12 +104,12 @@ class Shelf:
         """
         place = self._place(name)
         async with place.turns.turn(name):
-            copy = await self._copy(place)
+            copy = await self._copy(place, name)
             copy.lent += 1
-            embedder = partial(self._embedder, place, copy)
-            lent = Lent(copy.book, copy.model, place.quick, place.slow, embedder)
+            book, embedder = copy.books[name], partial(self._embedder, place, copy, name)
+            lent = Lent(book, copy.models[name], place.quick, place.slow, embedder)
             try:
-                with refusing(copy.book):
+                with refusing(book):
                     yield lent
             finally:
                 lent.end()
@@ -230,25 +117,25 @@ class Shelf:
                 copy.used = time.monotonic()
                 if copy is not place.copy and not copy.lent:
                     self._discard(copy)
-                elif not copy.book.sha:
+                else:
                     self._hash(place, copy)
 
     async def close(self) -> None:
         """End all processes; what is under way is refused."""
-        self._closed.set()
-        opening = [place.opening for place in self._places.values() if place.opening]
+        self._closed = True
+        places = {*self._places.values()}
+        opening = [place.opening for place in places if place.opening]
         await asyncio.gather(*opening, return_exceptions=True)
         for copy in tuple(self._open):
             if copy.embedder:
                 await asyncio.gather(copy.embedder, return_exceptions=True)
             await self._apart(copy.close)
         self._open.clear()
-        for place in self._places.values():
-            for pool in (place.quick, place.slow):
-                pool.shutdown(wait=False, cancel_futures=True)
+        for place in places:
+            place.close()
         await asyncio.to_thread(self._pool.shutdown)  # when what it still closes is closed
 
-    def _place(self, name: str) -> _Place:
+    def _place(self, name: str) -> Place:
         if name not in self._places:
             raise Refusal(
                 404,
@@ -261,66 +148,57 @@ class Shelf:
     def _model(self, path: Path) -> Model:
         return Model(path, threads=self._threads, parallel=self._parallel, context=self._context)
 
-    def _book(self, place: _Place) -> Book:
-        identity = _identity(place.path)
-        if identity and identity != place.read:
-            place.read = identity
-            with suppress(BantamError):  # what cannot be read is told when it is to be opened
-                place.book = _book(place.name, self._model(place.path))
-        assert place.book
-        known = place.hashed and place.hashed[0] == identity
-        return replace(place.book, sha=place.hashed[1]) if known and place.hashed else place.book
-
     async def _apart(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
-    async def _copy(self, place: _Place) -> _Copy:
+    async def _copy(self, place: Place, name: str) -> Copy:
         """The copy to use. Many may wait for it to be opened, and any of them may go."""
-        if self._closed.is_set():
+        if self._closed:
             raise ending()
-        if usable := place.usable():
-            return usable
-        if place.opening is None:
-            place.opening = asyncio.create_task(self._opened(place))
-            place.opening.add_done_callback(partial(_ended, place))
-        return await asyncio.shield(place.opening)
+        try:
+            if usable := place.usable():
+                return usable
+            if place.opening is None:
+                place.opening = asyncio.create_task(self._opened(place))
+                place.opening.add_done_callback(partial(_ended, place))
+            return await asyncio.shield(place.opening)
+        except BantamError as error:
+            raise place.refusal(name, error) from None
 
-    async def _opened(self, place: _Place) -> _Copy:
-        """A new copy of the file, or the old one when that lives and the file is no use."""
-        old, identity = place.copy, _identity(place.path)
+    async def _opened(self, place: Place) -> Copy:
+        """A new copy of the files, or the old one when that lives and they are no use."""
+        old, identities = place.copy, place.identities()
         if old and not old.alive:
             place.restarts += 1
             old.bytes = 0
-            log.warning("%s: its process has died and is started again", place.name)
+            log.warning("%s: its process has died and is started again", place.title)
         try:
-            new = await self._open_file(place, old, identity)
+            new = await self._open_files(place, old)
         except (BantamError, Refusal) as error:
-            refusal = error if isinstance(error, Refusal) else _unusable(place, error)
+            broken = isinstance(error, BantamError)
+            if broken:
+                log.error("%s cannot be opened: %s", place.title, error)
             alive = old is not None and old.alive
-            if alive or isinstance(error, BantamError):
-                lasting = alive and isinstance(error, BantamError)
-                place.failure = _Failure(identity, time.monotonic(), refusal, lasting)
+            if alive or broken:
+                lasting = alive and broken
+                place.failure = Failure(identities, time.monotonic(), error, lasting)
             if old and alive:
                 log.warning(
-                    "%s: the file has changed, but the old one serves on: %s", place.name, error
+                    "%s: a file has changed, but the old one serves on: %s", place.title, error
                 )
                 return old
-            raise refusal from None
+            raise
         place.copy, place.failure = new, None
         place.opened += 1
         if old and not old.lent:
             self._discard(old)
         return new
 
-    async def _open_file(
-        self, place: _Place, old: _Copy | None, identity: Identity | None
-    ) -> _Copy:
-        model = await self._apart(partial(self._model, place.path))
-        book = _book(place.name, model)
-        blame = old.blame if old and old.identity == identity else Blame()
-        bytes = reckoned.needed(model.file, book.bytes, model.context, self._parallel)
-        copy = _Copy(book, identity or (0, 0, 0), model, blame, 0)
-        await self._take_room(place, copy, bytes)
+    async def _open_files(self, place: Place, old: Copy | None) -> Copy:
+        copy = await self._apart(place.checked)
+        if old and old.identities == copy.identities:
+            copy.blame = old.blame
+        await self._take_room(place, copy, copy.needed())
         try:
             await self._apart(copy.start)
         except BaseException:
@@ -328,19 +206,19 @@ class Shelf:
             raise
         return copy
 
-    async def _take_room(self, place: _Place, copy: _Copy, bytes: int) -> None:
+    async def _take_room(self, place: Place, copy: Copy, bytes: int) -> None:
         """Reserve memory for `copy`, closing the longest unused models if need be.
 
         Raises Refusal when that is not enough.
         """
         async with self._making_room:
             while sum(one.bytes for one in self._open) + bytes > self._memory:
-                idle = [one for one in self._places.values() if _is_idle(one, place)]
+                idle = [one for one in {*self._places.values()} if _is_idle(one, place)]
                 if not idle:
                     taken = sum(one.bytes for one in self._open)
                     raise Refusal(
                         503,
-                        f"{place.name} needs about {_mb(bytes)} of memory; the models may take "
+                        f"the model needs about {_mb(bytes)} of memory; all may take "
                         f"{_mb(self._memory)}, and {_mb(taken)} are in use: try again later, or "
                         "start the server with more memory or a smaller context",
                         code="no_memory",
@@ -349,96 +227,58 @@ class Shelf:
                 longest = min(idle, key=lambda one: (one is place, one.copy and one.copy.used))
                 unused, longest.copy = longest.copy, None
                 assert unused
-                log.info("%s is closed to make room for %s", longest.name, place.name)
+                log.info("%s is closed to make room for %s", longest.title, place.title)
                 await self._apart(unused.close)
                 self._open.discard(unused)
             copy.bytes += bytes
             self._open.add(copy)
 
-    async def _embedder(self, place: _Place, copy: _Copy) -> Watched:
+    async def _embedder(self, place: Place, copy: Copy, name: str) -> Watched:
         """The second process of a copy, for embeddings; as `_copy`."""
+        if copy.models[name].adapter:
+            raise Refusal(
+                400,
+                f"{name} is a model with an adapter, which gives no embeddings; ask one without",
+                param="model",
+            )
         task = copy.embedder
-        if task and _succeeded(task) and not task.result().alive:
+        if task and succeeded(task) and not task.result().alive:
             place.restarts += 1
             submit(self._pool, task.result().close)
             task = None
-        if task is None or (task.done() and not _succeeded(task)):
+        if task is None or (task.done() and not succeeded(task)):
             copy.embedder = task = asyncio.create_task(self._start_embedder(place, copy))
         return await asyncio.shield(task)
 
-    async def _start_embedder(self, place: _Place, copy: _Copy) -> Watched:
+    async def _start_embedder(self, place: Place, copy: Copy) -> Watched:
         if not copy.embeds:
-            # The file is mapped once.
-            bytes = reckoned.needed(copy.model.file, 0, copy.model.context, 1)
-            await self._take_room(place, copy, bytes)
+            await self._take_room(place, copy, copy.needed_to_embed())
             copy.embeds = True
         return await self._apart(copy.start_embedder)
 
-    def _discard(self, copy: _Copy) -> None:
+    def _discard(self, copy: Copy) -> None:
         self._open.discard(copy)
         with suppress(Refusal):  # the shelf is closed, and all copies are
             submit(self._pool, copy.close)
 
-    def _hash(self, place: _Place, copy: _Copy) -> None:
-        """Learn the file's sha256, in the background and once."""
-        if place.hashed and place.hashed[0] == copy.identity:
-            return
-        place.hashed = (copy.identity, "")
-
-        def work() -> None:
-            sha = hashlib.sha256()
-            with place.path.open("rb") as file:
-                while (piece := file.read(1 << 20)) and not self._closed.is_set():
-                    sha.update(piece)
-            if _identity(place.path) == copy.identity and not self._closed.is_set():
-                place.hashed = (copy.identity, sha.hexdigest())
-                copy.book = replace(copy.book, sha=sha.hexdigest())
-
-        with suppress(Refusal):
-            submit(self._pool, work)
+    def _hash(self, place: Place, copy: Copy) -> None:
+        """Learn what the files hash to, in the background and once."""
+        if place.hashing != copy.identities:
+            place.hashing = copy.identities
+            with suppress(Refusal):
+                submit(self._pool, place.hash)
 
 
-def _ended(place: _Place, opening: asyncio.Task[_Copy]) -> None:
+def _ended(place: Place, opening: asyncio.Task[Copy]) -> None:
     place.opening = None
     if not opening.cancelled():
         opening.exception()  # whoever waited has had it
 
 
-def _is_idle(other: _Place, place: _Place) -> bool:
+def _is_idle(other: Place, place: Place) -> bool:
     """Whether `other` may be closed for the sake of `place`, which has a turn itself."""
     copy = other.copy
-    return copy is not None and not copy.lent and (other is place or not other.turns.taken)
-
-
-def _book(name: str, model: Model) -> Book:
-    told = model.path.stat()
-    parameters = sum(prod(tensor.shape) for tensor in model.file.tensors.values())
-    made, size = int(told.st_mtime), told.st_size
-    return Book(name, model.path, made, size, model.task, model.context, parameters, "")
-
-
-def _identity(path: Path) -> Identity | None:
-    """None when there is no such file."""
-    try:
-        told = path.stat()
-    except OSError:
-        return None
-    return told.st_mtime_ns, told.st_size, told.st_ino
-
-
-def _unusable(place: _Place, error: BantamError) -> Refusal:
-    log.error("%s cannot be opened: %s", place.name, error)
-    assert place.book
-    return Refusal(
-        503, f"{place.name} cannot be opened: {worded(place.book, error)}", retry_after=5
-    )
-
-
-def _resident(watched: Watched) -> int:
-    try:
-        return int(psutil.Process(watched.pid).memory_info().rss)
-    except psutil.Error:
-        return 0
+    return copy is not None and not copy.lent and (other is place or not other.turns.taken.total())
 
 
 def _mb(bytes: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,7 +20,8 @@ class Turns:
 
     def __init__(self, at_once: int, queue: int, patience: float) -> None:
         self.at_once, self.queue, self.patience = at_once, queue, patience
-        self.taken = self.waiting = 0
+        self.taken: Counter[str] = Counter()  # by the names that turns were asked for
+        self.waiting: Counter[str] = Counter()
         self._free = asyncio.Semaphore(at_once)
         self._usual = 1.0  # seconds of a turn
 
@@ -27,24 +29,25 @@ class Turns:
     async def turn(self, name: str) -> AsyncIterator[None]:
         """Hold a turn. Raises Refusal: 429 when too many wait already, 503 when patience ends."""
         await self._take(name)
-        self.taken += 1
+        self.taken[name] += 1
         begun = time.monotonic()
         try:
             yield
         finally:
             self._usual += NEWEST * (time.monotonic() - begun - self._usual)
-            self.taken -= 1
+            self.taken[name] -= 1
             self._free.release()
 
     async def _take(self, name: str) -> None:
-        if self._free.locked() and self.waiting >= self.queue:
+        waiting = self.waiting.total()
+        if self._free.locked() and waiting >= self.queue:
             raise Refusal(
                 429,
-                f"{self.waiting} requests wait for {name} already, more may not: try again later",
+                f"{waiting} requests wait for {name} already, more may not: try again later",
                 code="queue_full",
                 retry_after=self._soon(),
             )
-        self.waiting += 1
+        self.waiting[name] += 1
         try:
             async with asyncio.timeout(self.patience):
                 await self._free.acquire()
@@ -56,9 +59,9 @@ class Turns:
                 retry_after=self._soon(),
             ) from None
         finally:
-            self.waiting -= 1
+            self.waiting[name] -= 1
 
     def _soon(self) -> int:
         """Seconds until there is likely room."""
-        likely = self._usual * (self.waiting + 1) / self.at_once
+        likely = self._usual * (self.waiting.total() + 1) / self.at_once
         return max(1, min(math.ceil(likely), LONGEST_WAIT))
