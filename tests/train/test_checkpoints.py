@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,13 @@ PLAN = tiny_job.plan(steps=10, evaluate_every=2)
 Weights = dict[str, Tensor]
 
 
-def tune(model: Path, folder: Path, stop_after: int = 100, key: str = "key") -> Weights:
+def tune(
+    model: Path,
+    folder: Path,
+    stop_after: int = 100,
+    key: str = "key",
+    report: loop.Report = lambda line: None,
+) -> Weights:
     """The tuned weights, and what the last checkpoint holds, if not stopped in evaluation number
     `stop_after` + 1."""
     asked = 0
@@ -40,7 +47,7 @@ def tune(model: Path, folder: Path, stop_after: int = 100, key: str = "key") -> 
     tokenizer = Tokenizer.from_gguf(gguf.read(model))
     examples = stage.examples_of(tiny_job.TASK, tokenizer, tiny_job.TRAIN)
     decoder = load.load(model)
-    place = loop.tune(decoder, examples, PLAN, evaluate, folder, key, lambda line: None)
+    place = loop.tune(decoder, examples, PLAN, evaluate, folder, key, report)
     assert (place.step, place.best_step) == (10, 2)
     last = folder / f"checkpoint-{PLAN.steps:08d}"
     held = load_file(last / "weights.st") | load_file(last / "optimizer.st")
@@ -160,6 +167,56 @@ def test_a_file_system_without_links(
     monkeypatch.setattr(os, "link", no_link)
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_model, tmp_path, stop_after=4)
+    assert same(tune(tiny_model, tmp_path), whole)
+
+
+# --- between two evaluations
+
+
+@pytest.mark.parametrize("step", [1, 4, 7])
+def test_ctrl_c_loses_no_step(tiny_model: Path, whole: Weights, tmp_path: Path, step: int) -> None:
+    """The step that it comes in is finished and kept: the first is before any evaluation."""
+
+    def press(line: dict[str, float]) -> None:
+        if line["step"] == step:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_model, tmp_path, report=press)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert checkpoints(tmp_path)[-1] == f"checkpoint-{step:08d}"
+    taken: list[float] = []
+    assert same(tune(tiny_model, tmp_path, report=lambda line: taken.append(line["step"])), whole)
+    assert taken[0] == step + 1
+
+
+def test_a_second_ctrl_c_acts_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    def press(line: dict[str, float]) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_model, tmp_path, report=press)
+
+
+def test_steps_are_kept_as_time_goes_by(
+    tiny_model: Path, whole: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVED_EVERY", 0.0)
+    monkeypatch.setattr(loop, "SAVING", 1e9)
+    seen: list[list[str]] = []
+
+    def stop(line: dict[str, float]) -> None:
+        seen.append(checkpoints(tmp_path))
+        if line["step"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_model, tmp_path, report=stop)
+    assert seen[1] == ["checkpoint-00000001"]
+    assert seen[4] == ["checkpoint-00000003", "checkpoint-00000004"]
     assert same(tune(tiny_model, tmp_path), whole)
 
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from bantam.kinds import Example
 from bantam.nets.decoder import Decoder
 from bantam.nets.lora import add_lora
 from bantam.train import state
+from bantam.train.interrupt import asked_to_stop
 from bantam.train.objective import answer_loss, shared_prompt
 from bantam.train.order import batches, parts
 from bantam.train.plan import Plan
 
+SAVED_EVERY = 60.0  # seconds between checkpoints at least,
+SAVING = 0.02  # or as many as make saving no more than this share of the time
 TOKENS_AT_ONCE = 2048  # with padding, forward and backward: bounds memory, costs no time
 
 Evaluate = Callable[[Decoder], tuple[float, float]]  # validation score (higher is better) and loss
@@ -51,7 +55,7 @@ def tune(
     take = step_of(decoder, plan, start, optimizer)
     metrics = folder / "metrics.jsonl"
     place = state.restore(folder, key, decoder, optimizer) or state.Place(
-        0, 0, -math.inf, math.inf, 0.0, False
+        0, 0, 0.0, 0.0, 0.0, False
     )
     _cut(metrics, place.step)
     began = time.monotonic() - place.spent_seconds
@@ -60,7 +64,8 @@ def tune(
     step = place.step
     past = [i for b in islice(batches(lengths, plan.batch_size, plan.seed), step) for i in b]
     seen, tokens = len(past), sum(lengths[i] - len(start) for i in past)
-    with metrics.open("a", encoding="utf-8") as log:
+    save = _saving(folder, key, decoder, optimizer)
+    with metrics.open("a", encoding="utf-8") as log, asked_to_stop() as stop:
         for batch in order if not place.done else ():
             value = take([examples[i] for i in batch], plan.learning_rate_at(step))
             step, seen = step + 1, seen + len(batch)
@@ -73,20 +78,43 @@ def tune(
                 "learning_rate": plan.learning_rate_at(step - 1),
                 "seconds": time.monotonic() - began,
             }
-            if step % plan.evaluate_every == 0 or step == plan.steps:
+            judged = step % plan.evaluate_every == 0 or step == plan.steps
+            if judged:
                 with autocast(decoder, plan):
                     line["val_score"], line["val_loss"] = evaluate(decoder)
                 _check_finite(line["val_loss"], plan)
-                place = _judged(place, plan, line, time.monotonic() - began)
+                place = _judged(place, plan, line)
             log.write(json.dumps(line) + "\n")
             log.flush()
-            if place.step == step:  # after its line is out: a checkpoint's lines are always there
-                state.save(folder, key, decoder, optimizer, place)
+            # After its line is out: a checkpoint's lines are always there.
+            place = replace(place, step=step, spent_seconds=time.monotonic() - began)
             report(line)
+            stopping = stop()
+            save(place, judged or stopping)
+            if stopping:
+                raise KeyboardInterrupt
             if place.done:
                 break
     state.take_best(folder, decoder)
     return place
+
+
+def _saving(
+    folder: Path, key: str, decoder: Decoder, optimizer: torch.optim.Optimizer
+) -> Callable[[state.Place, bool], None]:
+    """A function that saves a place if it must, or if the last time was long enough ago."""
+    due = time.monotonic() + SAVED_EVERY
+
+    def save(place: state.Place, must: bool) -> None:
+        nonlocal due
+        if not must and time.monotonic() < due:
+            return
+        began = time.monotonic()
+        state.save(folder, key, decoder, optimizer, place)
+        took = time.monotonic() - began
+        due = began + max(SAVED_EVERY, took / SAVING)
+
+    return save
 
 
 def prepare(decoder: Decoder, plan: Plan) -> None:
@@ -150,17 +178,18 @@ def _check_finite(loss: float, plan: Plan) -> None:
         )
 
 
-def _judged(place: state.Place, plan: Plan, line: dict[str, float], spent: float) -> state.Place:
+def _judged(place: state.Place, plan: Plan, line: dict[str, float]) -> state.Place:
     """The place after an evaluation; done at the last step or when nothing improves any more."""
     step = int(line["step"])
-    better = (line["val_score"], -line["val_loss"]) > (place.best_score, -place.best_loss)
+    better = not place.best_step or (
+        (line["val_score"], -line["val_loss"]) > (place.best_score, -place.best_loss)
+    )
     best = step if better else place.best_step
-    return state.Place(
-        step=step,
+    return replace(
+        place,
         best_step=best,
         best_score=line["val_score"] if better else place.best_score,
         best_loss=line["val_loss"] if better else place.best_loss,
-        spent_seconds=spent,
         done=step == plan.steps or (step - best) // plan.evaluate_every >= plan.patience,
     )
 

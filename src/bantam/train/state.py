@@ -22,10 +22,10 @@ KEPT = 2  # a torn or altered newest checkpoint falls back on the one before
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run stands after an evaluation."""
+    """Where a run stands after a step."""
 
     step: int
-    best_step: int
+    best_step: int  # 0 before the first evaluation, as are its score and loss
     best_score: float
     best_loss: float
     spent_seconds: float
@@ -52,9 +52,10 @@ def save(
         for which, value in optimizer.state[p].items()
     }
     write_tensors(moments, partial / "optimizer.st")
-    better = place.best_step == place.step
-    best = partial / "weights.st" if better else _newest(folder)[0] / "best.st"
-    _same_file(best, partial / "best.st")
+    if place.best_step:
+        better = place.best_step == place.step
+        best = partial / "weights.st" if better else _newest(folder)[0] / "best.st"
+        _same_file(best, partial / "best.st")
     runs.write_json(partial / "place.json", asdict(place))
     runs.seal(partial, key)
     final = folder / f"checkpoint-{place.step:08d}"
