@@ -34,10 +34,11 @@ class Told(NamedTuple):
 class Room:
     """Servers over one shelf, in one event loop."""
 
-    def __init__(self, places: Mapping[str, Path]) -> None:
+    def __init__(self, places: Mapping[str, Path], **how: Any) -> None:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        self.shelf = Shelf(places, threads=1, parallel=2, memory=10**9)
+        usual: dict[str, Any] = {"threads": 1, "parallel": 2, "memory": 10**9}
+        self.shelf = Shelf(places, **usual | how)
         self.servers: list[Server] = []
         self._ends: list[Future[None]] = []
 
@@ -73,8 +74,8 @@ class Room:
 
 
 @contextmanager
-def room(places: Mapping[str, Path]) -> Iterator[Room]:
-    made = Room(places)
+def room(places: Mapping[str, Path], **how: Any) -> Iterator[Room]:
+    made = Room(places, **how)
     try:
         yield made
     finally:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from bantam import engine
-from bantam.engine import Done, Piece, Sampling
+from bantam.engine import Completion, Done, Piece, Sampling
 from bantam.errors import BadInput
 from bantam.formats import gguf
 from bantam.kinds import to_metadata
@@ -33,6 +33,7 @@ PROMPT = [10, 20, 30, 40, 50]
 NO_END = ((0, -100.0), (1, -100.0), (2, -100.0))  # so that a text goes on as long as it may
 SHORT = Sampling(max_tokens=8, logit_bias=NO_END)
 LONG = Sampling(logit_bias=NO_END)
+WHOLE = Sampling(alternatives=0, whole=True)  # as a runtime completes a text
 ROOM = 16_000  # tokens: a text that fills them takes several seconds
 
 
@@ -312,6 +313,31 @@ def test_what_was_given_up_asks_nothing_more(files: dict[str, Path]) -> None:
     run(test())
 
 
+def test_a_whole_text_that_nobody_waits_for_is_stopped(files: dict[str, Path]) -> None:
+    """It would take several seconds; the slot, which is the only one, is free within one."""
+
+    async def test() -> None:
+        async with shelf(files, parallel=1, context=ROOM) as made:
+
+            async def ask() -> Completion:
+                async with made.lent("one") as lent:
+                    return await lent.blocking(lent.model.runtime.complete, PROMPT, ROOM)
+
+            assert await asked(made, "one")
+            task = asyncio.create_task(ask())
+            await until(lambda: state(made, "one")["in_flight"] == 1)
+            await asyncio.sleep(0.3)
+            assert not task.done()
+            task.cancel()
+            left = time.monotonic()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asked(made, "one")
+            assert time.monotonic() - left < 1
+
+    run(test())
+
+
 def test_what_cannot_be_asked_is_refused(files: dict[str, Path]) -> None:
     async def test() -> None:
         async with shelf(files) as made, made.lent("one") as lent:
@@ -533,10 +559,11 @@ def test_blame_is_bounded_and_only_of_those_under_way(files: dict[str, Path]) ->
         with pytest.raises(engine.BantamError):
             watched.complete(PROMPT, 5)
         assert blame.deaths(("likeliest", PROMPT, 2)) == 0
-        assert blame.deaths(("complete", PROMPT, 4, ())) == 0
-        assert blame.deaths(("complete", PROMPT, 5, ())) == 1
+        four, five = (("write", PROMPT, replace(WHOLE, max_tokens=count)) for count in (4, 5))
+        assert blame.deaths(four) == 0
+        assert blame.deaths(five) == 1
         watched.complete(PROMPT, 5)  # in a process of its own, the other being dead
-        assert blame.deaths(("complete", PROMPT, 5, ())) == 0
+        assert blame.deaths(five) == 0
         assert len(started) == 2
         assert not started[1].alive
     with Watched(start, 2, blame) as watched:
@@ -544,7 +571,7 @@ def test_blame_is_bounded_and_only_of_those_under_way(files: dict[str, Path]) ->
         watched.close()
         with pytest.raises(engine.BantamError):
             watched.complete(PROMPT, 5)
-        assert blame.deaths(("complete", PROMPT, 5, ())) == 0  # it was closed, it did not die
+        assert blame.deaths(five) == 0  # it was closed, it did not die
 
 
 def test_the_longest_unused_are_closed_when_memory_asks(

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ import pytest
 from rooms import Room, ask, chat, room
 from starlette.responses import StreamingResponse
 
+from bantam.formats import gguf
+from bantam.kinds import texts as writing
+from bantam.kinds import to_metadata
 from bantam.serve import wire
 
+ROOM = 16_000  # tokens
 LONG = {"logit_bias": {"0": -100, "2": -100}, "temperature": 1.5}  # it cannot end by itself
 
 
@@ -153,3 +158,30 @@ def test_a_client_that_goes_in_the_middle_frees_its_turn(rooms: Room) -> None:
         until(lambda: taken(rooms) == 0)
         assert time.monotonic() - began < 2
     assert ask(port, "/ready").status == 200
+
+
+def test_the_text_of_a_task_is_stopped_when_nobody_waits_for_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """It would go on for many seconds with the only slot there is."""
+    file = gguf.read(tiny_model)
+    tensors = [
+        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
+        for name, info in file.tensors.items()
+    ]
+    task = replace(writing.task("generate", "text", "Go on."), max_answer_tokens=ROOM)
+    metadata = file.metadata | to_metadata(task) | {"llama.context_length": ROOM}
+    gguf.write(tmp_path / "text.gguf", metadata, tensors)
+    with room({"text": tmp_path / "text.gguf"}, parallel=1, context=ROOM) as made:
+        port = made.serve()
+        asked = {"model": "text", "prompt": "the", "max_tokens": 2}
+        assert ask(port, "/v1/completions", "POST", asked).status == 200
+        for path, body in (("/tasks/text", {"text": "x"}), ("/api/chat", chat("text"))):
+            client = unread(port, path, body)
+            until(lambda: taken(made) == 1)
+            time.sleep(0.5)
+            assert taken(made) == 1
+            client.close()
+            began = time.monotonic()
+            assert ask(port, "/v1/completions", "POST", asked).status == 200
+            assert time.monotonic() - began < 1.5

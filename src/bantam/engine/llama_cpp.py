@@ -223,25 +223,6 @@ def likeliest(model: Model, request: Request) -> list[tuple[int, float]]:
     return [(one["id"], math.exp(one["logprob"])) for one in top]
 
 
-def complete(model: Model, request: Request) -> dict[str, Any]:
-    (choice,) = model.complete(
-        prompt=[request["prompt"]],
-        n_predict=request["max_tokens"],
-        samplers=["top_k"],
-        top_k=1,
-        n_probs=1,
-        stop=request["stop"],
-        cache_prompt=True,
-    )
-    told = (choice["logprobs"] or {}).get("content") or []
-    return {
-        "text": choice["text"],
-        "tokens": len(told),
-        "log_probability": sum(token["logprob"] or 0.0 for token in told),
-        "ended": choice["finish_reason"] == "stop",
-    }
-
-
 def write(
     model: Model, request: Request, say: Callable[..., None], cancelled: threading.Event
 ) -> dict[str, Any] | None:
@@ -279,7 +260,6 @@ def detokenize(model: Model, request: Request) -> Any:
 ANSWERS = {
     "choose": choose,
     "likeliest": likeliest,
-    "complete": complete,
     "embed": embed,
     "tokenize": tokenize,
     "detokenize": detokenize,

@@ -24,7 +24,7 @@ from typing import IO, Any, Self
 
 import psutil
 
-from bantam.engine import Completion, Done, Info, Piece, Sampling, Token, cores
+from bantam.engine import Completion, Done, Info, Piece, Sampling, Token, cores, whole
 from bantam.errors import BadInput, BantamError, JobFailed
 
 Reply = dict[str, Any]
@@ -212,11 +212,7 @@ class LlamaCpp:
     def complete(
         self, prompt: Sequence[int], max_tokens: int, stop: Sequence[str] = ()
     ) -> Completion:
-        self._check([prompt])
-        if max_tokens < 1:
-            raise ValueError("max_tokens must be at least 1")
-        asked = {"prompt": prompt, "max_tokens": max_tokens, "stop": stop}
-        return Completion(**self._answer("complete", **asked))
+        return whole.complete(self, prompt, max_tokens, stop)
 
     def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
         if not self._embeddings:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from bantam.engine import Completion, Done, Info, Piece, Runtime, Sampling
+from bantam.engine import Completion, Done, Info, Piece, Runtime, Sampling, whole
 from bantam.errors import BantamError, JobFailed
 from bantam.serve.ask import Refusal
 
@@ -144,8 +144,7 @@ class Watched:
     def complete(
         self, prompt: Sequence[int], max_tokens: int, stop: Sequence[str] = ()
     ) -> Completion:
-        completion: Completion = self._ask("complete", prompt, max_tokens, stop)
-        return completion
+        return whole.complete(self, prompt, max_tokens, stop, given_up.get())
 
     def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
         rows: list[list[float]] = []
