@@ -1,0 +1,131 @@
+"""Personal data and secrets in texts: found by rules, replaced by placeholders or by fakes.
+
+Found are e-mail addresses, telephone numbers, public IP addresses, numbers of cards and bank
+accounts, credentials in links, keys of well-known services, private keys, numbers that a state
+gives to a person, and the user's own patterns and words. `benchmarks/redact.py` measures how many.
+
+**Not found are names of people, postal addresses, dates of birth, and whatever else only its
+meaning gives away**: no rule can tell them from other words. Passwords in sentences neither. Names
+that are known can be given as words. What was redacted is thus not anonymous.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import partial
+
+import polars as pl
+from phonenumbers import SUPPORTED_REGIONS
+
+from bantam.documents.redact import bank, email, ip, national, own, phone, secret, stand_in
+from bantam.documents.redact.span import Span, replaced, settled
+from bantam.errors import BadInput
+
+Find = Callable[[str], Iterator[tuple[int, int]]]
+
+# Where two kinds find the same, the first counts.
+FINDERS: dict[str, Find] = {
+    "private-key": secret.find_private_key,
+    "credentials": secret.find_credentials,
+    "key": secret.find_key,
+    "email": email.find,
+    "iban": bank.find_iban,
+    "card": bank.find_card,
+    **{kind: partial(national.find, kind=kind) for kind in national.FORMS},
+    "ip": ip.find,
+    "phone": phone.find,
+}
+USUAL = tuple(kind for kind in FINDERS if kind not in national.FORMS or kind == "us-ssn")
+FOUND: dict[str, pl.DataType] = {
+    "kind": pl.String(),
+    "count": pl.Int64(),
+    "documents": pl.Int64(),
+    "examples": pl.List(pl.String()),
+}
+EXAMPLES = 20  # masked ones of each kind that are told
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is looked for, and what takes its place."""
+
+    kinds: Sequence[str] = USUAL  # of `FINDERS`
+    regions: Sequence[str] = ("US",)  # whose telephone numbers are known without "+", as in "GB"
+    patterns: Mapping[str, str] = field(default_factory=dict)  # {name: expression of `regex`}
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)  # {name: words, in any case}
+    fakes: bool = False  # instead of placeholders; own patterns and words have placeholders always
+
+
+def finders(rules: Rules) -> dict[str, Find]:
+    """What finds each kind that the rules ask for. Raises BadInput for rules that cannot be."""
+    for kind in rules.kinds:
+        _known("kind of personal data", kind, FINDERS)
+    for region in rules.regions:
+        _known("region of telephone numbers", region, SUPPORTED_REGIONS)
+    found = {kind: find for kind, find in FINDERS.items() if kind in rules.kinds}
+    if "phone" in found:
+        found["phone"] = partial(phone.find, regions=tuple(rules.regions))
+    return own.finders(rules.patterns, rules.words, tuple(FINDERS)) | found
+
+
+def _known(what: str, name: str, names: Iterable[str]) -> None:
+    if name not in names:
+        near = get_close_matches(name, names, n=1)
+        raise BadInput(
+            f'there is no {what} "{name}"',
+            f'did you mean "{near[0]}"?' if near else f"choose of: {', '.join(sorted(names))}",
+        )
+
+
+def find(text: str, by: Mapping[str, Find]) -> list[Span]:
+    """What is found in a text, in order, none over another."""
+    return settled(Span(*place, kind) for kind, one in by.items() for place in one(text))
+
+
+def redact(frame: pl.DataFrame, rules: Rules, key: bytes) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The documents with `text` redacted, and what was found: a row for each kind with `kind`,
+    `count`, `documents` (how many hold it) and `examples` (masked).
+
+    `key` is the run's secret, 1 to 64 random bytes: by it the same original has the same fake in
+    all shards, and without it nobody finds the original of a fake by trying. Raises BadInput for
+    rules that cannot be, and for an own pattern that takes too long.
+    """
+    by = finders(rules)
+    without_key = {kind: one for kind, one in by.items() if kind != "key"}
+    ours = {kind: one for kind, one in by.items() if kind in FINDERS}
+    replace = stand_in.fakes(key, partial(find, by=ours)) if rules.fakes else stand_in.placeholder
+    may_have_key = frame["text"].str.contains_any(list(secret.SIGNS))
+    texts = []
+    counts: Counter[str] = Counter()
+    documents: Counter[str] = Counter()
+    examples: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for text, may in zip(frame["text"], may_have_key, strict=True):
+        spans = find(text, by if may else without_key)
+        texts.append(replaced(text, spans, replace) if spans else text)
+        counts.update(span.kind for span in spans)
+        documents.update({span.kind for span in spans})
+        for start, end, kind in spans:
+            if len(examples[kind]) < EXAMPLES:
+                examples[kind][stand_in.masked(kind, text[start:end])] = None
+    told = {
+        "kind": list(counts),
+        "count": list(counts.values()),
+        "documents": [documents[kind] for kind in counts],
+        "examples": [list(examples[kind]) for kind in counts],
+    }
+    found = pl.DataFrame(told, schema=FOUND).sort("kind")
+    return frame.with_columns(pl.Series("text", texts, pl.String)), found
+
+
+def totals(shards: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """What was found in several shards, as one such table."""
+    return (
+        pl.concat([pl.DataFrame(schema=FOUND), *shards])
+        .group_by("kind")
+        .agg(
+            pl.col("count", "documents").sum(),
+            pl.col("examples").explode().unique(maintain_order=True).head(EXAMPLES),
+        )
+        .sort("kind")
+    )
