@@ -269,7 +269,8 @@ def serve(
 ) -> None:
     """Serve MODELs to programs that speak to OpenAI, Anthropic or Ollama. Ctrl-C ends it.
 
-    A MODEL is a run, a pack folder, a .gguf or a source; NAME=MODEL gives it another name.
+    A MODEL is a run, a pack folder, a .gguf or a source; MODEL+ADAPTER has a LoRA adapter over it,
+    a run's or a .gguf; NAME=MODEL gives it another name.
     """
     from bantam.serve.start import Ready, serve
 

@@ -94,6 +94,11 @@ class Model:
         """
         self.path = path
         self.file = gguf.read(path)
+        if self.file.metadata.get("general.type") == "adapter":
+            raise BadInput(
+                f"{path} is an adapter and no whole model",
+                f"serve it over the model that it was trained over: `bantam serve MODEL+{path}`",
+            )
         self.adapter: gguf.GGUF | None = None
         self.task = kinds.from_metadata(self.file.metadata, path)
         self.threads, self.parallel = threads, parallel

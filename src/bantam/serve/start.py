@@ -84,7 +84,7 @@ def serve(
     loaded.
     """
     _log_to_stderr()
-    places = _places(models)
+    places, adapters = _places(models)
     larger = _handover(handover, places) if handover else None
     held = _keys(keys, places)
     named = {_host(name) for name in hosts}
@@ -94,7 +94,12 @@ def serve(
         from bantam.serve.shelf import Shelf
 
         shelf = Shelf(
-            places, threads=threads, parallel=parallel, context=context, memory=_bytes(memory)
+            places,
+            adapters=adapters,
+            threads=threads,
+            parallel=parallel,
+            context=context,
+            memory=_bytes(memory),
         )
 
         def settings() -> Settings:
@@ -161,15 +166,15 @@ def _server(shelf: Shelf, settings: Callable[[], Settings]) -> Server:
     return Server(app(shelf, settings()))
 
 
-def _places(models: Sequence[str]) -> dict[str, Path]:
-    """The files by the names they are called by."""
-    from bantam.model import find
-
+def _places(models: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The files by the names they are called by, and the adapters of those names that have one."""
     places: dict[str, Path] = {}
+    adapters: dict[str, Path] = {}
     for told in models:
         named = None if Path(told).exists() else NAMED.fullmatch(told)
-        path = find(named[2] if named else told)
-        name = named[1] if named else _own_name(path)
+        where = named[2] if named else told
+        path, adapter = _files(where)
+        name = named[1] if named else _own_name(adapter or path)
         if not NAME.fullmatch(name):
             raise BadInput(
                 f"{name!r:.120} is no name for a model",
@@ -177,17 +182,34 @@ def _places(models: Sequence[str]) -> dict[str, Path]:
             )
         if name in places:
             raise BadInput(
-                f"{places[name]} and {path} are both called {name}",
-                f"name one of them: other-name={path}",
+                f"{adapters.get(name, places[name])} and {adapter or path} are both called {name}",
+                f"name one of them: other-name={where}",
             )
         places[name] = path
-    return places
+        if adapter:
+            adapters[name] = adapter
+    return places, adapters
+
+
+def _files(told: str) -> tuple[Path, Path | None]:
+    """The file of a MODEL, and the adapter's of MODEL+ADAPTER; other paths may hold a + too."""
+    from bantam.model import find, find_adapter
+
+    splits = [(told[: plus.start()], told[plus.end() :]) for plus in re.finditer(r"\+", told)]
+    there = [[bool(one) and Path(one).expanduser().exists() for one in split] for split in splits]
+    if not Path(told).expanduser().exists():
+        for which in (1, 0):  # where neither is there, it is no adapter that is meant
+            for (model, adapter), found in zip(splits, there, strict=True):
+                if found[which]:
+                    return find(model), find_adapter(adapter)
+    return find(told), None
 
 
 def _own_name(path: Path) -> str:
-    from bantam.model import Model
+    from bantam import kinds
+    from bantam.formats import gguf
 
-    task = Model(path).task
+    task = kinds.from_metadata(gguf.read(path).metadata, path)
     name = task.name if task else path.stem
     return re.sub(r"[^A-Za-z0-9._:/-]+", "-", name)[:100].strip("-")
 
