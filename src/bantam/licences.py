@@ -40,7 +40,7 @@ def licence_in(root: Path) -> Licence:
     files = _files(root)
     texts = [file for file in files if LICENCE_FILE.fullmatch(file.name)]
     notices = [file for file in files if file.stem.upper() == "NOTICE"]
-    named = {file: _named_in(_read(file)) for file in texts + notices}
+    named = {file: named_in(_read(file)) for file in texts + notices}
     bound = [file for file in named if TERMS.search(named[file] or "")]
     stated = next(filter(None, map(_stated, files)), None)
     text = next(iter(bound + texts), None)
@@ -73,7 +73,7 @@ def _stated(file: Path) -> str | None:
         listed = [c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License ::")]
         if 0 < len(said) <= 60 and said.upper() != "UNKNOWN":
             return str(said).strip()
-        return _named_in(said) or (", ".join(listed) or None)
+        return named_in(said) or (", ".join(listed) or None)
     if file.name.startswith("README") and (card := re.match(r"---\n(.*?)\n---", _read(file), re.S)):
         for key in ("license_name", "license"):
             if said := re.search(rf"^{key}:[ \t]*['\"]?([\w .+-]+?)['\"]?[ \t]*$", card[1], re.M):
@@ -81,7 +81,7 @@ def _stated(file: Path) -> str | None:
     return None
 
 
-def _named_in(text: str) -> str | None:
+def named_in(text: str) -> str | None:
     """The licence that a text names first; they also name one another."""
     matches = [(re.search(pattern, text, re.I), name) for pattern, name in TEXTS.items()]
     found = [(match.start(), match.expand(name)) for match, name in matches if match]

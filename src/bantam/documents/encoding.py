@@ -1,7 +1,9 @@
 """In which encoding a text file is written."""
 
 import codecs
+import io
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -20,6 +22,8 @@ _MARKS = (  # UTF-32 first: its little-endian mark starts with that of UTF-16
 _LIKELY = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r"]
 _LIKELY += ["shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"]
 _BLOCK = 1 << 20
+# Those without a place in text: all but backspace (old manuals), tab, line ends, escape.
+_CONTROLS = bytes({*range(1, 32), 127} - {8, 9, 10, 12, 13, 27})
 
 logging.getLogger("charset_normalizer").addHandler(logging.NullHandler())
 
@@ -70,6 +74,29 @@ def detect_in(file: IO[bytes], name: str) -> Encoding:
     if guess is None:
         raise BadInput(f"{name} is not text in any known encoding", "save it as UTF-8")
     return Encoding(guess, "replace", f"{name} is not UTF-8; read as {guess}, a guess")
+
+
+def decode(data: bytes, declared: str | None = None) -> str:
+    """Bytes as text: by their mark, as UTF-8 if they are, as declared, else by a guess."""
+    if not data.startswith(tuple(mark for mark, _ in _MARKS)):
+        with suppress(UnicodeDecodeError):
+            return data.decode("utf-8")
+        with suppress(LookupError, UnicodeError, ValueError):
+            name = codecs.lookup(declared or "").name
+            # As browsers do: pages of western Windows often say so.
+            return data.decode("cp1252" if name == "iso8859-1" else name, "replace")
+    try:
+        found = detect_in(io.BytesIO(data), "it")
+    except BadInput:
+        return data.decode("cp1252", "replace")
+    return data.decode(found.name, found.errors)
+
+
+def is_binary(start: bytes) -> bool:
+    """Whether what begins so is no text: NULs, or more control characters than texts have."""
+    if start.startswith(tuple(mark for mark, _ in _MARKS)) or _unmarked_utf16(start):
+        return False
+    return b"\0" in start or len(start) - len(start.translate(None, _CONTROLS)) > len(start) // 20
 
 
 def _guess(telling: bytes) -> str | None:

@@ -43,7 +43,7 @@ def extract(archive: Path, folder: Path) -> None:
                     while chunk := stream.read(CHUNK):
                         written += len(chunk)
                         if written > limit:
-                            raise _Refused(f"it unpacks to more than {limit:,} bytes")
+                            raise Refused(f"it unpacks to more than {limit:,} bytes")
                         out.write(chunk)
     except BantamError:
         raise
@@ -55,8 +55,8 @@ def extract(archive: Path, folder: Path) -> None:
         raise _refusal(archive, str(error) or "it ends too early") from None
 
 
-class _Refused(Exception):
-    """What is wrong with an archive; `extract` adds which one."""
+class Refused(Exception):
+    """What is wrong with an archive; who catches it adds which one."""
 
 
 def _refusal(archive: Path, reason: str) -> BadInput:
@@ -89,66 +89,66 @@ def _members(raw: IO[bytes], magic: bytes, limit: int) -> Iterator[tuple[str, IO
         return _zip_members(raw)
     if magic[:2] == b"\x1f\x8b":
         return _tar_members(raw, limit)
-    raise _Refused("it is no wheel, zip or tar.gz")
+    raise Refused("it is no wheel, zip or tar.gz")
 
 
 def _zip_members(raw: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(raw) as file:
         if len(file.infolist()) > MAX_FILES:
-            raise _Refused(f"it holds more than {MAX_FILES:,} files")
+            raise Refused(f"it holds more than {MAX_FILES:,} files")
         for member in file.infolist():
             if member.filename.endswith("/"):
                 continue
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
-                raise _Refused(f"it holds a link or device: {member.filename!r}")
+                raise Refused(f"it holds a link or device: {member.filename!r}")
             # The other methods may unpack without bound in one step.
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise _Refused(f"it holds an unusual compression: {member.filename!r}")
+                raise Refused(f"it holds an unusual compression: {member.filename!r}")
             yield member.filename, file.open(member)
 
 
 def _tar_members(raw: IO[bytes], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
-    stream = cast(IO[bytes], _Forward(gzip.GzipFile(fileobj=raw)))
+    stream = cast(IO[bytes], Forward(cast(IO[bytes], gzip.GzipFile(fileobj=raw))))
     claimed = 0
     with tarfile.open(fileobj=stream, mode="r:") as file:
         for count, member in enumerate(file):
             claimed += member.size
             if count >= MAX_FILES:
-                raise _Refused(f"it holds more than {MAX_FILES:,} files")
+                raise Refused(f"it holds more than {MAX_FILES:,} files")
             if not 0 <= member.size <= limit or claimed > limit:
-                raise _Refused(f"it unpacks to more than {limit:,} bytes")
+                raise Refused(f"it unpacks to more than {limit:,} bytes")
             if member.isdir():
                 continue
             content = file.extractfile(member) if member.isreg() else None
             if content is None or member.issparse():
-                raise _Refused(f"it holds a link or device: {member.name!r}")
+                raise Refused(f"it holds a link or device: {member.name!r}")
             yield member.name, content
     # What follows holds the sum over the whole, which is only checked at the end.
     while stream.read(CHUNK):
         if stream.tell() > 2 * limit:
-            raise _Refused(f"it unpacks to more than {limit:,} bytes")
+            raise Refused(f"it unpacks to more than {limit:,} bytes")
 
 
-class _Forward:
+class Forward:
     """A stream read in order and in small steps.
 
     `tarfile` reads a header of any claimed length at one go, and may follow offsets backwards
     for ever.
     """
 
-    def __init__(self, stream: gzip.GzipFile) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
         self.tell = stream.tell
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= CHUNK:
-            raise _Refused("it holds a header that is too long")
+            raise Refused("it holds a header that is too long")
         return self.stream.read(size)
 
     def seek(self, offset: int, *_: Any) -> int:
         if offset < self.stream.tell():
-            raise _Refused("it holds offsets that go backwards")
+            raise Refused("it holds offsets that go backwards")
         return self.stream.seek(offset)
 
 

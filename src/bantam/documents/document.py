@@ -1,0 +1,63 @@
+"""What a document is: text that knows where it came from, a row of the frame of all steps."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import NamedTuple, TypedDict
+
+import polars as pl
+
+COLUMNS = ("id", "text", "source", "path", "part", "licence", "sha256")
+SCHEMA = pl.Schema(dict.fromkeys(COLUMNS, pl.String()))
+
+
+class Document(TypedDict):
+    """A row. `id`: 16 hex digits; `source`: its name in the recipe; `path`: within the source's
+    folder, of archives "mails.zip!/2019/a.eml"; `part`: "page 3", "row 17", "message 5" or null;
+    `licence`: null where unknown; `sha256`: of the file's bytes as they lie there, hex."""
+
+    id: str
+    text: str
+    source: str
+    path: str
+    part: str | None
+    licence: str | None
+    sha256: str
+
+
+class Unread(NamedTuple):
+    """What could not be read and why. `path` is as a document's, with its part where it has one."""
+
+    source: str
+    path: str
+    reason: str
+
+
+def document(
+    text: str, source: str, path: str, part: str | None, licence: str | None, sha256: str
+) -> Document:
+    """A document with its id: equal text at an equal place has an equal id on every machine."""
+    text = whole(text)
+    place = "\0".join((source, path, part or "", text))
+    return {
+        "id": blake2b(place.encode(), digest_size=8).hexdigest(),
+        "text": text,
+        "source": source,
+        "path": path,
+        "part": part,
+        "licence": licence,
+        "sha256": sha256,
+    }
+
+
+def frame(rows: Sequence[Document]) -> pl.DataFrame:
+    """Documents as a frame of COLUMNS, all str; `part` and `licence` may be null."""
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def whole(text: str) -> str:
+    """The text with halves of characters, which JSON may write, joined or replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
