@@ -108,11 +108,13 @@ def tiny_llama(
     vocab_texts: Iterable[str] = TEXTS,
     pre: str = "smollm",
     tokenizer: dict[str, Any] | None = None,
+    broken: bool = False,
 ) -> Path:
     """Write a random Llama (2 layers, width 64, 4 heads, 2 of keys) to `path`, and return `path`.
 
     Its matrices are stored as `type`; the same arguments give the same file. `tokenizer` are the
-    keys of another tokenizer than that of `vocab_texts` and `pre`.
+    keys of another tokenizer than that of `vocab_texts` and `pre`. The last norm of a `broken` one
+    is not a number.
     """
     metadata = dict(tokenizer or tokenizer_metadata(vocab_texts, pre=pre))
     vocab, width, hidden, layers, heads, kv_heads, context = (
@@ -157,6 +159,8 @@ def tiny_llama(
             values = 1 + 0.1 * random.standard_normal(shape)
         else:
             values = random.standard_normal(shape) / shape[-1] ** 0.5
+        if broken and name == "output_norm.weight":
+            values = np.full(shape, np.nan)
         stored = "F32" if len(shape) == 1 else type
         tensors.append((name, shape, stored, lambda v=values: v.astype(np.float32)))
     gguf.write(path, metadata, tensors)

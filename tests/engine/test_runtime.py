@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import llama_reference
@@ -112,6 +113,28 @@ def test_senseless_ids_are_refused(runtime: engine.Runtime) -> None:
     ):
         with pytest.raises(ValueError):
             runtime.choose(asked, candidates)
+
+
+def test_a_refusal_says_whose_fault_it_is(runtime: engine.Runtime, tmp_path: Path) -> None:
+    """The process lives: no death is told, and it answers what can be answered."""
+    told: SimpleQueue[Any] = SimpleQueue()
+    runtime.write(PROMPT, engine.Sampling(max_tokens=2, repeat_penalty=0.0), told.put)
+    refused = told.get(timeout=20)
+    assert isinstance(refused, engine.Refused)
+    assert refused.asked
+    assert "penalty" in refused.message
+    assert runtime.alive
+    assert len(runtime.choose([PROMPT], [[5, 6]])) == 1
+    path = tiny.tiny_llama(tmp_path / "broken.gguf", broken=True)
+    with engine.start(path, threads=1) as own:
+        for ask in (
+            lambda: own.choose([PROMPT], [[5, 6]]),
+            lambda: own.likeliest(PROMPT, 3),
+        ):
+            with pytest.raises(engine.Refused, match="weights are broken") as failed:
+                ask()
+            assert not failed.value.asked
+        assert own.alive
 
 
 def test_a_prompt_as_long_as_the_context(runtime: engine.Runtime) -> None:

@@ -1,5 +1,6 @@
 """The app as a whole: its document, its errors in each interface's words, its own endpoints."""
 
+import asyncio
 import logging
 import re
 import shutil
@@ -13,8 +14,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rooms import Room, ask, chat, room
 
+from bantam.engine import Sampling
+from bantam.kinds import classify, to_metadata
 from bantam.serve import metrics
+from bantam.serve.ask import Refusal
 from bantam.serve.guard import Settings
+from bantam.serve.shelf import Shelf
+from tiny import tiny_llama, tokenizer_metadata
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +223,41 @@ def test_requests_are_counted_out_when_their_client_goes(
         time.sleep(0.3)
     assert api.state.traffic.running == 0
     assert "POST /api/chat 499" in caplog.text
+
+
+def test_what_a_live_model_refuses_is_no_outage(tmp_path: Path) -> None:
+    """Its weights are not numbers: it is asked in vain, now and in a second."""
+    broken = tiny_llama(tmp_path / "broken.gguf", broken=True)
+    task = to_metadata(classify.task("labels", "Is it good?", ["yes", "no"]))
+    keys = tokenizer_metadata() | task
+    labels = tiny_llama(tmp_path / "labels.gguf", tokenizer=keys, broken=True)
+    shape = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": ["a", "b"]}}}
+    with room({"chat": broken, "labels": labels}) as made:
+        port = made.serve()
+        for path, body in (
+            ("/tasks/labels", {"text": "It is."}),
+            ("/v1/chat/completions", chat("labels")),
+            ("/v1/chat/completions", chat("chat", response_format=shape)),
+        ):
+            told = ask(port, path, "POST", body)
+            assert told.status == 500
+            assert "retry-after" not in told.headers
+            assert "its logits are not numbers" in told.json["error"]["message"]
+            assert "make it again" in told.json["error"]["message"]
+            assert told.json["error"]["code"] == "model_failed"
+        assert [state["restarts"] for state in made.shelf.state()] == [0, 0]
+
+
+def test_what_a_runtime_finds_senseless_is_the_requests_fault(tiny_model: Path) -> None:
+    async def test() -> None:
+        shelf = Shelf({"chat": tiny_model}, threads=1, parallel=1)
+        try:
+            async with shelf.lent("chat") as lent:
+                with pytest.raises(Refusal, match="penalty") as refused:
+                    async for _ in lent.write([5, 6], Sampling(max_tokens=2, repeat_penalty=0.0)):
+                        pass
+        finally:
+            await shelf.close()
+        assert (refused.value.status, refused.value.retry_after) == (400, None)
+
+    asyncio.run(test())

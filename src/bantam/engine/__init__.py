@@ -14,7 +14,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from bantam.errors import BantamError
+from bantam.errors import BantamError, JobFailed
+
+
+class Died(JobFailed):
+    """The model's process is gone, or answers no more."""
+
+
+class Refused(JobFailed):
+    """The model's process lives, and does not do what was asked. `asked`: that is to blame, and not
+    the file."""
+
+    def __init__(self, message: str, mend: str, asked: bool) -> None:
+        super().__init__(message, mend)
+        self.asked = asked
 
 
 @dataclass(frozen=True)
@@ -100,8 +113,8 @@ class Done:
 class Runtime(Protocol):
     """A running model. Prompts are token ids; several threads may ask at the same time.
 
-    Every method raises JobFailed when the model's process has died or refuses, BadInput when a
-    prompt does not fit in the context, ValueError for ids that make no sense.
+    Every method raises Died or Refused when the model's process does, BadInput when a prompt does
+    not fit in the context, ValueError for ids that make no sense.
     """
 
     @property

@@ -2,7 +2,7 @@
 
 SETTINGS is a JSON object. Requests come as JSON lines on standard input, each with an `id` and an
 `op`; replies go as JSON lines to standard output and bear the id: any number of `{"id", "piece"}`,
-then one `{"id", "result"}` or `{"id", "error"}`. Reply 0 says that the model is loaded.
+then one `{"id", "result"}` or `{"id", "error", "status"}`. Reply 0 says that the model is loaded.
 
 When standard input ends, the parent is gone, and so is this process. It imports little, because
 its start is part of every single prediction.
@@ -29,7 +29,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from bantam.engine.writing import Refused, Request, Writing
+from bantam.engine.writing import Refused, Request, Writing, refusal
 
 # Added to the candidates' logits, so that they are the top k whatever the model thinks of them.
 # No larger: a float32 of this size still holds a logit to 1e-5.
@@ -63,7 +63,7 @@ class Model:
         """One choice for each of `request["prompt"]`, in order."""
         reply = self.server.handle_completions(request | self.lora)
         if "error" in reply:
-            raise Refused(reply["error"]["message"])
+            raise refusal(reply["error"])
         return sorted(reply["choices"], key=lambda choice: int(choice["index"]))
 
     def adapted(self, adapter: int) -> Model:
@@ -90,7 +90,7 @@ class Model:
         finally:
             connection.close()
         if "error" in reply:
-            raise Refused(reply["error"]["message"])
+            raise refusal(reply["error"])
         return reply
 
     def info(self) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def write(
 def embed(model: Model, request: Request) -> list[list[float]]:
     reply = model.server.handle_embeddings({"input": request["prompts"], "embd_normalize": -1})
     if "error" in reply:
-        raise Refused(reply["error"]["message"])
+        raise refusal(reply["error"])
     rows = sorted(reply["data"], key=lambda row: int(row["index"]))
     return [row["embedding"] for row in rows]
 
@@ -345,7 +345,8 @@ def main() -> None:
                 else:
                     result = ANSWERS[op](models[adapter], request)
         except Exception as error:
-            reply(number, error=str(error) or type(error).__name__)
+            why = str(error) or type(error).__name__
+            reply(number, error=why, status=error.status if isinstance(error, Refused) else 500)
         else:
             if not cancelled.is_set():
                 reply(number, result=result)

@@ -24,7 +24,18 @@ from typing import IO, Any, Self
 
 import psutil
 
-from bantam.engine import Completion, Done, Info, Piece, Sampling, Token, cores, whole
+from bantam.engine import (
+    Completion,
+    Died,
+    Done,
+    Info,
+    Piece,
+    Refused,
+    Sampling,
+    Token,
+    cores,
+    whole,
+)
 from bantam.errors import BadInput, BantamError, JobFailed
 
 Reply = dict[str, Any]
@@ -306,20 +317,19 @@ class LlamaCpp:
     def _answer(self, op: str, **request: Any) -> Any:
         return self._next(self._ask(op, **request))["result"]
 
-    def _refusal(self, reply: Reply) -> JobFailed:
-        return JobFailed(
-            f"{self._name}: the runtime refused: {reply['error']}",
-            "the file may be broken: make it again",
-        )
+    def _refusal(self, reply: Reply) -> Refused:
+        asked = 400 <= reply["status"] < 500
+        mend = "ask otherwise" if asked else "the file may be broken: make it again"
+        return Refused(f"{self._name}: the runtime refused: {reply['error']}", mend, asked)
 
-    def _death(self) -> JobFailed:
+    def _death(self) -> Died:
         if not self._stop.alive:
-            return JobFailed(f"{self._name}: the runtime was closed", "start it again")
+            return Died(f"{self._name}: the runtime was closed", "start it again")
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self.close()
-            return JobFailed(f"{self._name}: the runtime stopped answering", "start it again")
+            return Died(f"{self._name}: the runtime stopped answering", "start it again")
         self._logging.join(timeout=1)
         how = f"of {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
         lines = [f"{self._name}: the runtime died {how}", *self._log]
@@ -328,7 +338,7 @@ class LlamaCpp:
             if how == "of SIGKILL"
             else "the file or the runtime may be broken: make the file again"
         )
-        return JobFailed("\n".join(lines), mend)
+        return Died("\n".join(lines), mend)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,16 @@ WINDOW = 64  # tokens that `repeat_penalty` looks back over, as everybody has it
 
 
 class Refused(Exception):
-    """The model cannot do what was asked; the text says why."""
+    """The model cannot do what was asked; the text says why, the status whose fault it is."""
+
+    def __init__(self, why: str, status: int = 500) -> None:
+        super().__init__(why)
+        self.status = status  # as of HTTP
+
+
+def refusal(error: dict[str, Any]) -> Refused:
+    """What llama.cpp tells as an error."""
+    return Refused(error["message"], error.get("code", 500))
 
 
 class Writing:
@@ -40,7 +49,7 @@ class Writing:
         self.tokens = self.before = 0  # written in all; before the present request
         self.cached: int | None = None
         self.reason = "stop"
-        self.refusal = ""
+        self.refusal: Refused | None = None
         self.again = False
 
     def write(self, ask: Callable[[Request, Callable[[Any], bool]], Any]) -> Request | None:
@@ -48,7 +57,7 @@ class Writing:
         while True:
             ask(self.request(), self.hear)
             if self.refusal:
-                raise Refused(self.refusal)
+                raise self.refusal
             if self.cancelled.is_set():
                 return None
             if not self.again:
@@ -109,7 +118,7 @@ class Writing:
         if self.cancelled.is_set():
             return True
         if "error" in chunk:
-            self.refusal = chunk["error"]["message"]
+            self.refusal = refusal(chunk["error"])
             return True
         if "prompt_progress" in chunk:
             if self.cached is None:

@@ -33,6 +33,10 @@ Likeliest = Callable[[list[int], int], list[tuple[int, float]]]  # prompt, count
 Draw = Callable[[Sequence[float]], int]  # probabilities -> the number of the one that is taken
 
 
+class TooMuch(JobFailed):
+    """Answers cannot be held to the schema: it is too complex, or they cannot be closed."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     text: str
@@ -90,7 +94,7 @@ def vocabulary(tokenizer: Tokenizer) -> LLTokenizer:
 
 
 def close(grammar: Grammar) -> str:
-    """A short answer, written without a model. Raises JobFailed as `decode` does."""
+    """A short answer, written without a model. Raises TooMuch as `decode` does."""
     return decode(lambda *_: [], lambda *_: [], [], LLTokenizer("byte"), grammar, 0).text
 
 
@@ -108,7 +112,7 @@ def decode(
 
     `tell` gets what has come since it was last called, before each question to the model and at
     the end; what it raises ends the work. After `max_tokens`, forced ones counted, the answer is
-    closed as soon as the grammar lets it. Raises JobFailed if it does not let it in 2,000 choices
+    closed as soon as the grammar lets it. Raises TooMuch if it does not let it in 2,000 choices
     or 100,000 tokens more, or is too complex.
     """
     matcher = LLMatcher(vocabulary, grammar.text, log_level=0)
@@ -117,7 +121,7 @@ def decode(
     while True:
         over = len(ids) - max_tokens
         if closing > MOST_CLOSING or over > LONGEST_ANSWER:
-            raise JobFailed("an answer could not be closed", "simplify the schema")
+            raise TooMuch("an answer could not be closed", "simplify the schema")
         if forced := matcher.compute_ff_tokens():
             ids += forced
             matcher.consume_tokens(forced)
@@ -126,7 +130,7 @@ def decode(
             tell(vocabulary.decode_bytes(ids[told:]))
             told = len(ids)
         if matcher.is_error():
-            raise JobFailed(
+            raise TooMuch(
                 f"the schema is too much for the decoder: {matcher.get_error():.200}",
                 "ask for less at a time",
             )

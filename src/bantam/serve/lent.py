@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from bantam import kinds
-from bantam.engine import Done, Piece, Sampling
+from bantam.engine import Died, Done, Piece, Refused, Sampling
 from bantam.errors import BadInput, BantamError, JobFailed
 from bantam.model import Model, TooLong
 from bantam.serve.ask import Refusal
@@ -55,7 +55,8 @@ class Lent:
     ) -> AsyncGenerator[Piece | Done, None]:
         """What follows the prompt, as it comes; closing or cancelling it stops the work.
 
-        Raises Refusal: 400 for what cannot be asked, 422, 503 when the process dies.
+        Raises Refusal: 400 for what cannot be asked, 422, 500 for what the model cannot do, 503
+        when its process dies.
         """
         loop = asyncio.get_running_loop()
         told: asyncio.Queue[Piece | Done | BantamError] = asyncio.Queue()
@@ -146,9 +147,13 @@ def refusing(book: Book, *senseless: type[Exception]) -> Iterator[None]:
         raise Refusal(400, worded(book, error), code="context_length_exceeded") from None
     except BadInput as error:
         raise Refusal(400, worded(book, error)) from None
-    except JobFailed as error:
+    except Died as error:  # it is started again
         failed = JobFailed(error.message, "ask again in a moment")
         raise Refusal(503, worded(book, failed), retry_after=1) from None
+    except JobFailed as error:  # and would fail at it again
+        asked = isinstance(error, Refused) and error.asked
+        code = None if asked else "model_failed"
+        raise Refusal(400 if asked else 500, worded(book, error), code=code) from None
     except senseless as error:
         raise Refusal(400, str(error)) from None
 

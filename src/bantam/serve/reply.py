@@ -19,6 +19,7 @@ from itertools import takewhile
 from typing import Any, TypeVar
 
 from bantam.engine import Done, Sampling
+from bantam.errors import BadInput
 from bantam.kinds import Row, Task, constrain, grammar, schema, texts
 from bantam.model import Answer, Model, TooLong, Written
 from bantam.serve import calls, metrics
@@ -207,7 +208,11 @@ def _writing(
     draw = constrain.drawing(sampling.temperature, sampling.top_p, sampling.seed)
 
     def work(tell: Tell) -> constrain.Decoded:
-        return lent.model.held(prompt.ids, _grammar(schema_text), most, draw=draw, tell=tell)
+        made = _grammar(schema_text)
+        try:
+            return lent.model.held(prompt.ids, made, most, draw=draw, tell=tell)
+        except constrain.TooMuch as error:  # the client's own
+            raise BadInput(error.message, error.mend) from None
 
     return _told(lent, work)
 
