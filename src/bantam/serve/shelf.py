@@ -67,8 +67,9 @@ class Shelf:
         names: dict[Path, dict[str, Path | None]] = {}
         for name, path in places.items():
             names.setdefault(path.absolute(), {})[name] = (adapters or {}).get(name)
+        given = {path.absolute(): path for path in places.values()}
         turns = partial(Turns, parallel, queue, patience)
-        made = {path: Place(path, told, turns(), self._model) for path, told in names.items()}
+        made = {at: Place(given[at], told, turns(), self._model) for at, told in names.items()}
         self._places = {name: made[path.absolute()] for name, path in places.items()}
 
     def books(self) -> list[Book]:
