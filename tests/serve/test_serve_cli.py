@@ -12,66 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from process import FENCED, Process
 from rooms import ask, chat
 
 import job
 
 KEY = "some-key-0123456789"
-
-# The command line in a process that ends at once when it reaches for another machine.
-FENCED = """
-import os, sys
-def watch(event, args):
-    host = None
-    if event == "socket.connect" and isinstance(args[1], tuple):
-        host = str(args[1][0])
-    elif event == "socket.getaddrinfo" and args[0] is not None:
-        host = args[0].decode() if isinstance(args[0], bytes) else str(args[0])
-    if host is not None and host not in ("", "::1", "localhost") and not host.startswith("127."):
-        print(f"reached for {host}", file=sys.stderr, flush=True)
-        os._exit(99)
-sys.addaudithook(watch)
-from bantam.cli import main
-main()
-"""
-
-
-class Process:
-    """A server that runs."""
-
-    def __init__(self, *args: object) -> None:
-        command = [sys.executable, "-c", FENCED, "serve", *map(str, args), "--port", "0", "--json"]
-        env = os.environ | {"BANTAM_KEYS": ""}
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=env,
-            start_new_session=True,
-        )
-        assert self.process.stdout
-        told = ""
-        while not told.endswith("}\n"):
-            line = self.process.stdout.readline()
-            assert line, self.process.communicate()[1]
-            told += line
-        self.told = json.loads(told)
-        self.port = int(self.told["address"].rpartition(":")[2])
-        self.engines = psutil.Process(self.process.pid).children(recursive=True)
-        assert self.engines
-
-    def end(self, signals: int = signal.SIGTERM) -> tuple[int, str]:
-        """Its exit status and its log; all its processes are gone then."""
-        if self.process.poll() is None:
-            self.process.send_signal(signals)
-        _, log = self.process.communicate(timeout=20)
-        _, alive = psutil.wait_procs(self.engines, timeout=5)
-        assert not alive
-        return self.process.returncode, log
-
 
 Start = Callable[..., Process]
 
