@@ -106,6 +106,26 @@ def test_they_answer_at_the_same_time(runtimes: list[engine.Runtime], made: dict
     assert not wrong
 
 
+def test_what_begins_alike_is_not_forgotten_for_another(
+    tiny_model: Path, made: dict[str, Any]
+) -> None:
+    """Prompts of two adapters share 20 of their 120 tokens, as those of one template do."""
+    prompts = [[*range(100, 120), *range(start, start + 100)] for start in (150, 270)]
+    with engine.start(
+        tiny_model, threads=1, context=256, parallel=2, adapters=made["paths"]
+    ) as own:
+        known = []
+        for _ in range(3):
+            for adapter, prompt in enumerate(prompts):
+                heard: SimpleQueue[Any] = SimpleQueue()
+                own.adapted(adapter).write(prompt, Sampling(1), heard.put)
+                while not isinstance(told := heard.get(timeout=20), Done):
+                    assert isinstance(told, Piece), told
+                known.append(told.cached_tokens)
+    assert known[:2] == [0, 0]
+    assert min(known[2:]) >= 100
+
+
 def test_none_waits_without_end_for_another(runtimes: list[engine.Runtime]) -> None:
     """Texts of one adapter follow each other; a question to the other is answered between them."""
     over = threading.Event()

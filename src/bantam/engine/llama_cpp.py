@@ -134,6 +134,9 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any], key: str) -> Any:
     params.lora_adapters = [
         xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in settings["adapters"]
     ]
+    if settings["adapters"]:
+        # Nor whose slot it takes for one that begins alike: what that knew would be forgotten.
+        params.slot_prompt_similarity = 0.5
     # Templates are ours to render: the one in the file, which may be hostile, is never parsed.
     params.chat_template = "chatml"
     params.offline = True
