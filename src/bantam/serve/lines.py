@@ -15,6 +15,7 @@ from bantam.serve.task_forms import LONGEST, Line, Text, row
 Numbered = tuple[int, Row | Refusal]  # a line by its number; a refusal: it cannot be read
 
 TEXT: TypeAdapter[str] = TypeAdapter(Text)
+csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
 
 
 async def json_rows(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[Numbered], None]:
@@ -42,24 +43,49 @@ async def csv_rows(
 ) -> AsyncGenerator[list[Numbered], None]:
     """The rows of a table whose first line names its columns. A quoted cell may hold lines."""
     names: list[str] = []
-    mark, record, begun, quotes = ",", bytearray(), 0, 0
+    mark, record, begun, quoted = "", bytearray(), 0, False
     async for lines in _lines(chunks):
         found: list[Numbered] = []
         for number, line in lines:
             begun = begun or number
             record += (line or b"") + b"\n"
-            quotes += (line or b"").count(b'"')
+            quoted = _quoted(line or b"", mark, quoted)
             broken = line is None or len(record) > LONGEST
-            if not broken and quotes % 2:
+            if not broken and quoted:
                 continue
-            if broken or (names and record.strip()):
+            if broken or (names and record.strip(b" \r\n")):
                 found.append((begun, _csv_row(bytes(record), names, mark, column, broken)))
             elif not names:
                 mark, names = _header(bytes(record))
-            record, begun, quotes = bytearray(), 0, 0
+            record, begun, quoted = bytearray(), 0, False
         yield found
     if record.strip():
         yield [(begun, Refusal(400, "the table ends within a quoted cell"))]
+
+
+def _quoted(line: bytes, mark: str, quoted: bool) -> bool:
+    """Whether a line ends within a quoted cell, when it begins in one or not. A quote that does not
+    begin its cell is one of its characters. What parts the cells of the header is not known."""
+    if not mark:
+        return quoted ^ bool(line.count(b'"') % 2)
+    at = 0
+    while True:
+        if not quoted:
+            if not line.startswith(b'"', at):
+                at = line.find(mark.encode(), at) + 1
+                if not at:
+                    return False
+                continue
+            quoted, at = True, at + 1
+        at = line.find(b'"', at) + 1
+        if not at:
+            return True
+        if line.startswith(b'"', at):
+            at += 1  # two of them are one
+            continue
+        quoted, at = False, line.find(mark.encode(), at) + 1
+        if not at:
+            return False
 
 
 def _header(record: bytes) -> tuple[str, list[str]]:
