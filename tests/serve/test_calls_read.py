@@ -22,9 +22,9 @@ CALLS = st.lists(
 ).map(lambda pairs: [{"name": name, "arguments": arguments} for name, arguments in pairs])
 
 
-def read(text: str, sizes: list[int]) -> list[dict[str, Any]]:
+def read(text: str, sizes: list[int], key: str) -> list[dict[str, Any]]:
     """What a reader makes of a text in pieces of these sizes."""
-    reader = calls.Reader(0, "arguments")
+    reader = calls.Reader(0, key)
     found: list[tuple[str, str]] = []
     at = 0
     for size in [*sizes, len(text)]:
@@ -38,9 +38,22 @@ def read(text: str, sizes: list[int]) -> list[dict[str, Any]]:
     return [{"name": name, "arguments": json.loads(arguments)} for name, arguments in found]
 
 
-@given(CALLS, st.lists(st.integers(1, 7), max_size=60))
-def test_calls_are_read_whatever_the_pieces(made: list[dict[str, Any]], sizes: list[int]) -> None:
-    assert read(schema.text(made), sizes) == made
+@given(
+    CALLS, st.lists(st.integers(0, 7), max_size=60), st.sampled_from(["arguments", "parameters"])
+)
+def test_calls_are_read_whatever_the_pieces(
+    made: list[dict[str, Any]], sizes: list[int], key: str
+) -> None:
+    written = [{"name": one["name"], key: one["arguments"]} for one in made]
+    assert read(schema.text(written), sizes, key) == made
+
+
+@given(st.lists(st.sampled_from([*calls.MARKS, "[", "{", '"na', " ", "\n", "a"]), max_size=5))
+def test_what_a_reply_is_stays_what_it_is(parts: list[str]) -> None:
+    """However it comes: what was told of its beginning is true of the whole."""
+    whole = "".join(parts)
+    for end in range(len(whole) + 1):
+        assert calls.begins(whole[:end]) in (None, calls.begins(whole))
 
 
 def test_arguments_come_while_they_are_written() -> None:
