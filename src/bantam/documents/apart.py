@@ -73,7 +73,8 @@ class Apart:
             "size": len(data),
             "wanted": wanted,
         }
-        if self._child is None:
+        if self._child is None or self._child.dead:
+            self.close()
             self._child = _Child(self._seconds, self._memory)
         done = False
         try:
@@ -128,6 +129,10 @@ class _Child:
             self._since = time.monotonic()
         code = self._process.wait()
         raise Unreadable(self._killed or f"the program that read it died (code {code})")
+
+    @property
+    def dead(self) -> bool:
+        return self._process.poll() is not None
 
     def end(self) -> None:
         self._ended.set()

@@ -7,7 +7,7 @@ the same documents, ids and shards, and files can be shared out among processes 
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from errno import ENOSPC
 from functools import lru_cache, partial
@@ -29,7 +29,7 @@ from bantam.runs import file_sha256
 
 SHARD = 16 << 20  # characters of text
 ROW = 200  # bytes that a document costs beside its text
-NESTED = 5  # archives and packed files within one another
+NESTED = 10  # archives and packed files within one another; a tar.gz is two
 FAULTS = 100  # of one file that are listed one by one
 LICENCE = 200_000  # bytes that are read of a licence's text
 
@@ -52,29 +52,35 @@ def read(sources: Sequence[Source], unread: list[Unread]) -> Iterator[pl.DataFra
     What could not be read is appended to `unread` on the way. BadInput: a source's folder is not
     there. JobFailed: no room on the disk for what is unpacked.
     """
-    rows: list[Document] = []
-    size = 0
-    with Apart() as apart:
-        for found in _all(sources, apart):
-            if isinstance(found, Unread):
-                unread.append(found)
-                continue
-            rows.append(found)
-            size += len(found["text"]) + ROW
-            if size >= SHARD:
-                yield frame(rows)
-                rows, size = [], 0
-    if rows:
-        yield frame(rows)
+    return read_files(_all(sources, unread), unread)
 
 
-def _all(sources: Sequence[Source], apart: Apart) -> Iterator[Document | Unread]:
+def _all(sources: Sequence[Source], unread: list[Unread]) -> Iterator[tuple[Source, str]]:
     for source in sources:
         for path in files(source):
             if isinstance(path, Unread):
-                yield path
+                unread.append(path)
             else:
-                yield from documents_of(source, path, apart)
+                yield source, path
+
+
+def read_files(files: Iterable[tuple[Source, str]], unread: list[Unread]) -> Iterator[pl.DataFrame]:
+    """As `read`, of these files: each a source, and the path of a file within its folder."""
+    rows: list[Document] = []
+    size = 0
+    with Apart() as apart:
+        for source, path in files:
+            for found in documents_of(source, path, apart):
+                if isinstance(found, Unread):
+                    unread.append(found)
+                    continue
+                rows.append(found)
+                size += len(found["text"]) + ROW
+                if size >= SHARD:
+                    yield frame(rows)
+                    rows, size = [], 0
+    if rows:
+        yield frame(rows)
 
 
 def documents_of(
@@ -129,17 +135,23 @@ class _Reading(NamedTuple):
 
     def file(self, file: _File, depth: int = 0) -> Iterator[Document | Unread]:
         """The documents of a file and of the files in it."""
+        return self._guarded(file.path, self._documents(file, depth))
+
+    def _guarded(
+        self, path: str, found: Iterator[Document | Unread]
+    ) -> Iterator[Document | Unread]:
+        """What is found, and at its end what went wrong."""
         try:
-            yield from self._documents(file, depth)
+            yield from found
         except (Unreadable, Unknown) as error:
-            yield Unread(self.source.name, file.path, str(error))
+            yield Unread(self.source.name, path, str(error))
         except Exception as error:  # readers of packed files fail in many ways on bad bytes
             if isinstance(error, OSError) and error.errno == ENOSPC:
                 raise JobFailed(
-                    f"no room on the disk to unpack {file.path}", "free some, or set TMPDIR"
+                    f"no room on the disk to unpack {path}", "free some, or set TMPDIR"
                 ) from None
             kind = type(error).__name__
-            yield Unread(self.source.name, file.path, f"it is damaged ({kind}: {error})"[:300])
+            yield Unread(self.source.name, path, f"it is damaged ({kind}: {error})"[:300])
 
     def _documents(self, file: _File, depth: int) -> Iterator[Document | Unread]:
         head = file.stream.read(HEAD)
@@ -148,7 +160,7 @@ class _Reading(NamedTuple):
             raise Unreadable("it is empty")
         form = recognise(file.name, head)
         if form in (*PACKED, *ARCHIVES) and depth >= NESTED:
-            raise Unreadable(f"more than {NESTED} archives within one another")
+            raise Unreadable(f"more than {NESTED} packed files within one another")
         if form in PACKED:
             stream = unpack.opened(file.stream, form, self.budget)
             name = _unpacked(file.name)
@@ -171,18 +183,27 @@ class _Reading(NamedTuple):
     def _members(self, file: _File, form: str, depth: int) -> Iterator[Document | Unread]:
         licences = _licences(file, form, unpack.Budget(self.size))
         file.stream.seek(0)
+        empty = True
         for member in unpack.members(file.stream, form, self.budget):
+            empty = False
             path = f"{file.path}!/{whole(member.name)}"
             if isinstance(member, Fault):
                 yield Unread(self.source.name, path, member.reason)
                 continue
             folders = map(str, PurePosixPath(member.name).parents)
             licence = next((licences[one] for one in folders if one in licences), file.licence)
-            with unpack.held(member.stream) as held:
-                name = PurePosixPath(member.name).name
-                digest = partial(str, held.sha256)
-                inner = _File(path, name, held.file, held.path, True, digest, licence)
-                yield from self.file(inner, depth + 1)
+            yield from self._guarded(path, self._member(member, path, licence, depth))
+        if empty:
+            raise Unreadable("an archive without files")
+
+    def _member(
+        self, member: unpack.Member, path: str, licence: str | None, depth: int
+    ) -> Iterator[Document | Unread]:
+        with unpack.held(member.stream) as held:
+            name = PurePosixPath(member.name).name
+            digest = partial(str, held.sha256)
+            inner = _File(path, name, held.file, held.path, True, digest, licence)
+            yield from self._documents(inner, depth + 1)
 
     def _text(self, file: _File, form: str, stated: str | None) -> Iterator[Document | Unread]:
         licence = stated or self.source.licence or file.licence

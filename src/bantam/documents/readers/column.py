@@ -12,6 +12,8 @@ def text_column(letters: Mapping[str, int], wanted: str | None) -> str:
     if wanted is not None and wanted not in letters:
         held = ", ".join(list(letters)[:30])[:500]
         raise Unreadable(f'it has no column "{wanted}" with text; it has {held or "none"}')
+    if wanted is not None or "text" in letters:
+        return wanted or "text"
     if not any(letters.values()):
         raise Unreadable("its rows hold no text")
-    return wanted or ("text" if "text" in letters else max(letters, key=lambda key: letters[key]))
+    return max(letters, key=lambda name: letters[name])

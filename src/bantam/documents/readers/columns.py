@@ -1,6 +1,7 @@
 """Parquet and arrow: rows are documents, read a batch at a time."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 import polars as pl
@@ -37,8 +38,11 @@ def read(file: IO[bytes], form: str, wanted: Wanted) -> Iterator[Part | Fault]:
 def _opened(file: IO[bytes], form: str) -> pl.LazyFrame:
     start = file.read(4)
     file.seek(0)
-    if form == "parquet":
-        return pl.scan_parquet(file)
     if start == _STREAM:
-        return pl.read_ipc_stream(file).lazy()
-    return pl.scan_ipc(file)
+        return pl.read_ipc_stream(file.read()).lazy()
+    # Of a path only what is asked for is read; of a stream, polars reads the whole.
+    name = getattr(file, "name", None)
+    where = Path(name) if isinstance(name, str) else file
+    if form == "parquet":
+        return pl.scan_parquet(where, glob=False)
+    return pl.scan_ipc(where, glob=False)

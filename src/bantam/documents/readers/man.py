@@ -26,15 +26,16 @@ sq □ ci ○ no ¬ tno ¬ lf ⌊ rf ⌋ lc ⌈ rc ⌉ pl + eq = fi fi fl fl
 """.split()  # noqa: SIM905  a list of these is a page long
 _SIGNS = dict(zip(_TABLE[::2], _TABLE[1::2], strict=True))
 _ACCENTS = dict(zip("'`^:~,ov", "\u0301\u0300\u0302\u0308\u0303\u0327\u030a\u030c", strict=True))
+# Names are bounded, so that no line takes the square of its length.
 _ESCAPE = re.compile(
     r"""\\(?:
       ["#].*                                                       # a comment
-    | \*(?:\[(?P<string3>[^]]*)\]|\((?P<string2>..)|(?P<string1>.))
-    | \[(?P<long>[^]]*)\] | \((?P<short>..) | C'(?P<named>[^']*)'
+    | \*(?:\[(?P<string3>[^]]{0,99})\]|\((?P<string2>..)|(?P<string1>.))
+    | \[(?P<long>[^]]{0,99})\] | \((?P<short>..) | C'(?P<named>[^']{0,99})'
     | N'(?P<code>\d{1,7})'
-    | [fFmMgkYVn][+-]?(?:\[[^]]*\]|\(..|.)
-    | s(?:[+-]?(?:\[[^]]*\]|'[^']*'|\(..)|[+-]?[0-3]?\d)
-    | [hvwlLDobXZAxRSHB](?P<mark>['"|])(?:(?!(?P=mark)).)*(?P=mark)
+    | [fFmMgkYVn][+-]?(?:\[[^]]{0,99}\]|\(..|.)
+    | s(?:[+-]?(?:\[[^]]{0,99}\]|'[^']{0,99}'|\(..)|[+-]?[0-3]?\d)
+    | [hvwlLDobXZAxRSHB](?P<mark>['"|])(?:(?!(?P=mark)).){0,999}(?P=mark)
     | (?P<other>.)
     | $
     )""",
@@ -58,8 +59,11 @@ ENOUGH = 1 << 16  # characters that are given away at once
 
 def read(file: IO[bytes], form: str, wanted: Wanted) -> Iterator[Part | Fault]:
     page = _Page()
-    for line in lines(decoded(file), LONGEST):
-        page.line((line or "").rstrip("\r\n"))
+    for number, line in enumerate(lines(decoded(file), LONGEST), 1):
+        if line is None:
+            yield Fault(f"line {number}", f"it has more than {LONGEST:,} characters")
+            continue
+        page.line(line.rstrip("\r\n"))
         if page.size > ENOUGH:
             yield Part(page.taken())
     page.paragraph()
@@ -75,7 +79,8 @@ class _Page:
         self._words: list[str] = []  # of the open paragraph, with what parts them
         self._glue = ""  # before the next words
         self._literal = False
-        self._held = ""  # a line that goes on in the next one
+        self._held: list[str] = []  # a line that goes on in the next one
+        self._size = 0  # of it
         self._until: str | None = None  # the request that ends what is passed over
         self._braces = 0  # open in what a condition passes over
         self._else: list[bool] = []  # what the open conditions do with their other half
@@ -95,9 +100,13 @@ class _Page:
     def line(self, line: str) -> None:
         """Take a line of the page, without its end."""
         if line.endswith("\\") and (len(line) - len(line.rstrip("\\"))) % 2:
-            self._held = (self._held + line[:-1])[:LONGEST]
-            return
-        line, self._held = self._held + line, ""
+            self._held.append(line[:-1])
+            self._size += len(line)
+            if self._size < LONGEST:
+                return
+            line = ""
+        line = "".join([*self._held, line])
+        self._held, self._size = [], 0
         if self._until is not None:
             found = _REQUEST.match(line)
             if found and (found[1] == self._until or line.rstrip() == "." + self._until):

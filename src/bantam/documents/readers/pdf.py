@@ -12,6 +12,7 @@ from bantam.documents.parts import Fault, Part, Unreadable, Wanted
 _PARTED = re.compile("[\ufffe\x02](\r?\n)?")
 _ITEM = re.compile(r"\s*([-*•◦▪–]\s|\(?\w{1,3}[.)]\s)")
 FULL = 0.75  # of a page's usual width; a shorter line ends a paragraph
+NARROW = 40  # characters; no text is set so narrow, but addresses and lists are
 USUAL = 0.9  # of a page's lines are at most so wide
 
 
@@ -42,11 +43,11 @@ def flowing(text: str) -> str:
     """A page's lines as paragraphs: a full line goes on in the next one."""
     lines = _PARTED.sub("", text).replace("\r\n", "\n").split("\n")
     widths = sorted(len(line) for line in lines if line.strip())
-    full = FULL * widths[int(USUAL * (len(widths) - 1))] if widths else 0
+    full = max(NARROW, FULL * widths[int(USUAL * (len(widths) - 1))] if widths else 0)
     flow: list[str] = []
     before = ""
     for line in lines:
-        goes_on = len(before) >= full and before.strip() and line[:1].strip()
+        goes_on = len(before) >= full and line[:1].strip()
         if flow and goes_on and not _ITEM.match(line):
             flow[-1] = f"{flow[-1].rstrip()} {line}"
         else:
