@@ -5,6 +5,7 @@ The rules follow llm_tokenizer_bpe in src/llama-vocab.cpp of llama.cpp.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tokenizers import decoders, models
 from bantam.formats import pretokenize
 from bantam.formats.token_types import broken
 
+# Batches are of one text: threads of the library's own would only complain of forks.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Stands for a byte that the vocabulary lacks, so that its neighbours are not merged over it; it is
 # then left out, as the runtime does. A byte-level token has no space in it.
 _MISSING = "a missing byte"
@@ -41,7 +44,9 @@ class ByteLevel:
 
     def encode(self, text: str, first: bool) -> list[int]:
         """The ids of `text`; `first`, at the start or after a special token, changes nothing."""
-        ids: list[int] = self._encoder.encode(text, add_special_tokens=False).ids
+        # As a batch, which lets other threads run meanwhile; a single text would not.
+        (told,) = self._encoder.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = told.ids
         return [id for id in ids if id < len(self._ids)]
 
     def decode(self, token: str) -> bytes:

@@ -13,7 +13,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from bantam.engine import Sampling
-from bantam.serve.ask import Ask, Call, Message, Refusal, Tools
+from bantam.serve.ask import (
+    MOST_MESSAGES,
+    MOST_PARTS,
+    MOST_TOOLS,
+    Ask,
+    Call,
+    Message,
+    Refusal,
+    Tools,
+)
+from bantam.serve.bodies import Body
 
 # A call or a result of one of Anthropic's own tools, and what is no text.
 ONLY = "this server reads and writes text, and calls functions that the client runs"
@@ -26,6 +36,9 @@ class Part(BaseModel):
     text: str | None = None
 
 
+Parts = Annotated[list[Part], Field(max_length=MOST_PARTS)]
+
+
 class Block(Part):
     """A part of a message: `text`, `tool_use` or `tool_result`."""
 
@@ -33,13 +46,13 @@ class Block(Part):
     name: str | None = None
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
-    content: str | list[Part] | None = None
+    content: str | Parts | None = None
     is_error: bool = False
 
 
 class Turn(BaseModel):
     role: Literal["user", "assistant", "system"]
-    content: str | list[Block]
+    content: str | Annotated[list[Block], Field(max_length=MOST_PARTS)]
 
 
 class Tool(BaseModel):
@@ -49,7 +62,7 @@ class Tool(BaseModel):
     name: str = ""
     description: str = ""
     input_schema: dict[str, Any] | None = None
-    input_examples: list[dict[str, Any]] = []
+    input_examples: list[dict[str, Any]] = Field([], max_length=MOST_TOOLS)
     defer_loading: bool = False
 
 
@@ -75,15 +88,13 @@ class Output(BaseModel):
     effort: str | None = None  # of thinking: changes nothing for a model that does not
 
 
-class Counted(BaseModel):
+class Counted(Body):
     """A conversation: what is counted by /v1/messages/count_tokens."""
 
-    model_config = ConfigDict(extra="forbid")
-
     model: str
-    messages: list[Turn] = Field(min_length=1)
-    system: str | list[Part] | None = None
-    tools: list[Tool] | None = None
+    messages: list[Turn] = Field(min_length=1, max_length=MOST_MESSAGES)
+    system: str | Parts | None = None
+    tools: list[Tool] | None = Field(None, max_length=MOST_TOOLS)
     tool_choice: Choice | None = None
     thinking: Thinking | None = None
     output_config: Output | None = None
@@ -136,19 +147,23 @@ def _sampling(body: Asked) -> Sampling:
 
 def _messages(body: Counted) -> tuple[Message, ...]:
     """The turns, with neighbours of one side made one, as Anthropic has it."""
-    found: list[Message] = []
+    found: list[list[Message]] = []
     if body.system:
-        found.append(Message("system", _text(body.system, "system")))
+        found.append([Message("system", _text(body.system, "system"))])
     names: dict[str, str] = {}  # of the functions, by the ids of their calls
     for number, turn in enumerate(body.messages):
         for message in _turn(turn, f"messages.{number}.content", names):
-            last = found[-1] if found else None
-            if last and last.role == message.role and message.role in ("user", "assistant"):
-                both = "\n\n".join(filter(None, (last.content, message.content)))
-                found[-1] = replace(last, content=both, calls=last.calls + message.calls)
+            one_side = message.role in ("user", "assistant")
+            if found and one_side and found[-1][0].role == message.role:
+                found[-1].append(message)
             else:
-                found.append(message)
-    return tuple(found)
+                found.append([message])
+    return tuple(map(_joined, found))
+
+
+def _joined(turns: list[Message]) -> Message:
+    content = "\n\n".join(turn.content for turn in turns if turn.content)
+    return replace(turns[0], content=content, calls=tuple(c for turn in turns for c in turn.calls))
 
 
 def _turn(turn: Turn, place: str, names: dict[str, str]) -> list[Message]:

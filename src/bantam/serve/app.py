@@ -25,6 +25,7 @@ from bantam.serve import (
     tasks,
 )
 from bantam.serve.ask import Refusal
+from bantam.serve.bodies import meant
 from bantam.serve.guard import STOPPING, Guard, Settings, Traffic
 from bantam.serve.lent import Book, Lent
 from bantam.serve.shelf import Shelf
@@ -125,13 +126,14 @@ def _own(shelf: Shelf, traffic: Traffic) -> APIRouter:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """A request that is not in the form it should have; what was sent is not repeated."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
+    place, first = meant(error.errors())
     if first["type"] == "json_invalid":
         told = f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
         refusal = Refusal(400, told, code="invalid_json")
     else:
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
-        refusal = Refusal(400, f"{where:.200}: {first['msg']:.500}", param=where[:200])
+        refusal = Refusal(
+            400, f"{place or 'the body'}: {first['msg']:.500}", param=place or "the body"
+        )
     return refusals.response(refusals.asked(request.scope), refusal)
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from bantam.engine import Sampling, Token
 
+# More has no place in any context; each is looked at while nobody else is answered.
+MOST_MESSAGES, MOST_PARTS, MOST_TOOLS = 2048, 2048, 128
+
 
 @dataclass(frozen=True)
 class Call:

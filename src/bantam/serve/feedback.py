@@ -32,6 +32,7 @@ from bantam.kinds import several
 from bantam.serve import keys
 from bantam.serve.ask import Refusal
 from bantam.serve.shelf import Shelf
+from bantam.serve.task_forms import Functions
 
 VERSION = 1  # of the table
 MOST_BYTES = 1 << 30  # of the file
@@ -255,7 +256,7 @@ class Said(BaseModel):
     model: str | None = Field(None, description="with text and answer, in place of answer_id")
     text: Annotated[str, Field(max_length=LONGEST)] | None = None
     answer: JsonValue = Field(None, description="a label, labels, an object, calls, or a text")
-    tools: list[dict[str, JsonValue]] | None = Field(None, description="of a task with functions")
+    tools: Functions | None = Field(None, description="of a task with functions")
     thumb: Literal["up", "down"] | None = None
     correction: JsonValue = Field(None, description="the right answer, in the form of an answer")
 

@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AliasChoices, BaseModel, Field
 
 from bantam.engine import Sampling
-from bantam.serve.ask import Ask, Call, Message, Refusal, Tools
+from bantam.serve.ask import MOST_MESSAGES, MOST_TOOLS, Ask, Call, Message, Refusal, Tools
 
 T = TypeVar("T")
+
+MOST_TEXTS = 2048  # to be made vectors of at a time
 
 # What Ollama takes for an option that is left out.
 TEMPERATURE, TOP_K, TOP_P, REPEAT_PENALTY = 0.8, 40, 0.9, 1.1
@@ -80,7 +82,7 @@ class Generate(Written):
     raw: bool = False
     suffix: str | None = None
     template: str | None = None
-    context: list[int] | None = None
+    context: list[Any] | None = None
     images: list[Any] | None = None
 
 
@@ -98,7 +100,7 @@ class Turn(BaseModel):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     images: list[Any] | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall] | None, Field(max_length=MOST_TOOLS)] = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
@@ -106,14 +108,14 @@ class Turn(BaseModel):
 class Chat(Written):
     """A conversation to be continued."""
 
-    messages: list[Turn] = []
-    tools: list[dict[str, Any]] | None = None
+    messages: Annotated[list[Turn], Field(max_length=MOST_MESSAGES)] = []
+    tools: Annotated[list[dict[str, Any]] | None, Field(max_length=MOST_TOOLS)] = None
 
 
 class Embed(Named):
     """Texts to be made vectors of. `dimensions` are the first numbers of each, scaled again."""
 
-    input: str | list[str] | None = None
+    input: str | Annotated[list[str], Field(max_length=MOST_TEXTS)] | None = None
     dimensions: int | None = None
     truncate: bool | None = None  # what is too long is refused, never cut
 
@@ -198,7 +200,7 @@ def _messages(turns: Sequence[Turn]) -> tuple[Message, ...]:
         _refuse_images(turn.images, f"messages.{number}.images")
         calls = tuple(_call(call, f"{number}.{n}") for n, call in enumerate(turn.tool_calls or ()))
         name = turn.tool_name or ""
-        waiting += calls
+        waiting = [*waiting, *calls][-MOST_TOOLS:]
         if turn.role == "tool":
             likely = [call for call in waiting if turn.tool_call_id in (None, call.id)]
             named = [call for call in likely if call.name == name] or likely

@@ -15,7 +15,18 @@ from typing_extensions import TypedDict
 
 from bantam.serve import handover, wire
 from bantam.serve import reply as replying
-from bantam.serve.ask import Ask, Begun, CallBegun, CallPart, Ended, Event, Refusal, Text
+from bantam.serve.ask import (
+    MOST_MESSAGES,
+    MOST_TOOLS,
+    Ask,
+    Begun,
+    CallBegun,
+    CallPart,
+    Ended,
+    Event,
+    Refusal,
+    Text,
+)
 from bantam.serve.openai_ask import messages, sampling, shape_of, tools
 from bantam.serve.openai_reply import (
     Extension,
@@ -51,7 +62,7 @@ from bantam.serve.shelf import Shelf
 class ChatRequest(Sampled):
     """A conversation to be continued."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     n: Annotated[int | None, Field(ge=1, le=MOST_REPLIES)] = None
@@ -59,12 +70,13 @@ class ChatRequest(Sampled):
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
     response_format: Format | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool] | None, Field(max_length=MOST_TOOLS)] = None
     tool_choice: Choice = None
     parallel_tool_calls: bool | None = None
-    functions: list[Function] | None = None  # the older words for tools
+    # The older words for tools.
+    functions: Annotated[list[Function] | None, Field(max_length=MOST_TOOLS)] = None
     function_call: Literal["none", "auto"] | Named | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]] | None, Field(max_length=2)] = None
     reasoning_effort: Literal["none"] | None = None
     verbosity: Literal["medium"] | None = None
     prediction: Any = None  # would only make it quicker

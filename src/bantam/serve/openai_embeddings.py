@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 from bantam.serve import reply as replying
 from bantam.serve import wire
 from bantam.serve.ask import Refusal
+from bantam.serve.bodies import Body
 from bantam.serve.openai_route import Route
 from bantam.serve.shelf import Shelf
 
@@ -39,10 +40,8 @@ def _texts(value: Any) -> Any:
     return value
 
 
-class EmbeddingRequest(BaseModel):
+class EmbeddingRequest(Body):
     """Texts whose meaning is wanted as vectors."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str
     input: Annotated[Several, BeforeValidator(_texts, json_schema_input_type=Said | Several)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from bantam.serve.ask import MOST_PARTS, MOST_TOOLS
+from bantam.serve.bodies import Body
 
 MOST_REPLIES, MOST_STOPS, MOST_BIASES, MOST_ALTERNATIVES = 16, 4, 1024, 20
 LEAST_PENALTY = 0.001  # of `repeat_penalty`; what is nearly none the runtime takes for none
@@ -47,9 +50,8 @@ class Part(BaseModel):
     refusal: str | None = None
 
 
-Content = Annotated[
-    list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part] | None)
-]
+Parts = Annotated[list[Part], Field(max_length=MOST_PARTS)]
+Content = Annotated[Parts, BeforeValidator(_parts, json_schema_input_type=str | Parts | None)]
 
 
 class FunctionCall(BaseModel):
@@ -71,7 +73,7 @@ class ChatMessage(BaseModel):
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: Content = []
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall] | None, Field(max_length=MOST_TOOLS)] = None
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
     audio: Unsupported = None
@@ -103,7 +105,7 @@ class AllowedTool(BaseModel):
 
 class Allowed(BaseModel):
     mode: Literal["auto", "required"] = "auto"
-    tools: list[AllowedTool] = []
+    tools: Annotated[list[AllowedTool], Field(max_length=MOST_TOOLS)] = []
 
 
 class ToolChoice(Allowed):
@@ -136,10 +138,8 @@ class Format(Described):
     json_schema: Described | None = None
 
 
-class Sampled(BaseModel):
+class Sampled(Body):
     """How replies are drawn. `top_k`, `min_p` and `repeat_penalty` are not of OpenAI's."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str
     stream: bool | None = None
@@ -160,10 +160,9 @@ class Sampled(BaseModel):
     ] = None
     seed: Annotated[int | None, Field(ge=-(1 << 63), lt=1 << 63)] = None
     stop: Annotated[
-        list[Annotated[str, Field(max_length=1000)]],
+        Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=MOST_STOPS)],
         BeforeValidator(_listed, json_schema_input_type=str | list[str] | None),
-        Field(max_length=MOST_STOPS),
-    ] = []
+    ] = Field(default_factory=list)
     # What only OpenAI's own service has a use for, and what makes it quicker.
     user: Any = None
     store: Any = None

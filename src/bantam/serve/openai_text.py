@@ -49,7 +49,7 @@ def _prompts(value: Any) -> Any:
     return [value] if ids else value
 
 
-Ids = list[Annotated[int, Field(ge=0, lt=1 << 31)]]
+Ids = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(fail_fast=True)]
 Some = Field(min_length=1, max_length=MOST_PROMPTS)
 Several = Annotated[list[str], Some] | Annotated[list[Ids], Some]
 Prompts = Annotated[

@@ -7,18 +7,32 @@ from collections.abc import Iterable
 from typing import Any
 
 from bantam.errors import BadInput
-from bantam.model import Model
+from bantam.model import Model, TooLong
 from bantam.serve import calls
 from bantam.serve.ask import Ask, Message
 
 Turn = dict[str, Any]  # as chat templates have it
 
+WIDEST = 64  # characters that a token is taken to have at most
+
+
+def check_size(model: Model, characters: int) -> None:
+    """Raises TooLong for a text that has no place in the context, before it is read: that would
+    take long."""
+    if characters > WIDEST * model.context:
+        raise TooLong(
+            f"the prompt has {characters:,} characters: this model has room for "
+            f"{model.context - 2:,} tokens",
+            "shorten it, or start the server with a larger --context",
+        )
+
 
 def ids(model: Model, ask: Ask) -> list[int]:
     """The prompt. An assistant's message at the end is the beginning of the reply.
 
-    Raises BadInput for functions or a template that cannot be used.
+    Raises BadInput for functions or a template that cannot be used, TooLong.
     """
+    check_size(model, sum(map(_size, ask.messages)))
     tools = calls.usable(ask.tools)
     knows = calls.style(model.template) is not None
     messages, begun = list(ask.messages), ""
@@ -37,6 +51,12 @@ def ids(model: Model, ask: Ask) -> list[int]:
         turns = _told(turns, "\n\n".join(said))
     prompt = _rendered(model, turns, tools if knows and tools else None)
     return prompt + model.encode([(begun, False)]) if begun else prompt
+
+
+def _size(message: Message) -> int:
+    """Characters; a turn and a call take a token at least, even when they say nothing."""
+    called = sum(WIDEST + len(one.arguments) for one in message.calls)
+    return WIDEST + len(message.content) + called
 
 
 def _rendered(model: Model, turns: list[Turn], tools: list[dict[str, Any]] | None) -> list[int]:

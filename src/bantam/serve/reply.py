@@ -84,7 +84,7 @@ async def proceed(
 ) -> AsyncGenerator[Event, None]:
     """What follows a text, without any template; control tokens in a text are only text."""
     async with shelf.lent(model) as lent:
-        ids = prompt if isinstance(prompt, list) else lent.model.start + _plain(lent, prompt)
+        [ids] = [prompt] if isinstance(prompt, list) else await _plain(lent, [prompt])
         there = _fitting(lent.model, ids or [lent.model.end])
         yield Begun(len(there.ids))
         for index in range(n):
@@ -97,7 +97,7 @@ async def proceed(
 async def embed(shelf: Shelf, model: str, asked: list[str]) -> tuple[list[list[float]], int]:
     """A vector of length 1 for each text, and how many tokens they have together."""
     async with shelf.lent(model) as lent:
-        prompts = [lent.model.start + _plain(lent, text) or [lent.model.end] for text in asked]
+        prompts = [ids or [lent.model.end] for ids in await _plain(lent, asked)]
         for ids in prompts:
             _fitting(lent.model, ids)
         rows = await lent.embed(prompts)
@@ -112,8 +112,15 @@ def last_text(messages: tuple[Message, ...]) -> str:
     raise Refusal(400, "there is no message of the user's to answer", param="messages")
 
 
-def _plain(lent: Lent, text: str) -> list[int]:
-    return lent.model.encode([(text, False)])
+async def _plain(lent: Lent, texts: list[str]) -> list[list[int]]:
+    """The ids of texts without any template. Raises Refusal for one that is far too long."""
+
+    def work(model: Model) -> list[list[int]]:
+        for text in texts:
+            prompting.check_size(model, len(text))
+        return [model.start + model.encode([(text, False)]) for text in texts]
+
+    return await lent.blocking(work, lent.model)
 
 
 def _unit(row: list[float]) -> list[float]:
@@ -361,21 +368,21 @@ async def _task(
     async with shelf.lent(ask.model) as lent:
         book = lent.book
 
-        def work(tell: Tell) -> tuple[int, Answer | Written]:
-            return _answered(lent.model, task, text, tools, tell)
+        def work(tell: Tell) -> tuple[int, Answer | Written, Row]:
+            found = _answered(lent.model, task, text, tools, tell)
+            return *found, Row(text, "", _declared(tools))
 
         answered = None
         async with aclosing(_told(lent, work)) as steps:
             async for told in steps:
                 answered = None if isinstance(told, bytes) else told
     assert answered
-    prompt_tokens, ours = answered
-    row = Row(text, "", _declared(tools))
+    prompt_tokens, ours, row = answered
     (theirs,) = await instead(shelf, handover, book, [row], [ours])
     reply = theirs or ours
     known = theirs is None and (isinstance(ours, Answer) or bool(task.certainty))
     if ask.schema is not None:
-        _check_follows(reply, ask.schema)
+        await asyncio.to_thread(_check_follows, reply, ask.schema)
     yield Begun(prompt_tokens)
     for index in range(ask.n):
         for event in _as_events(task, reply, index):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from bantam.serve.ask import Ask, Call, Message, Refusal
+from bantam.serve.ask import MOST_MESSAGES, MOST_TOOLS, Ask, Call, Message, Refusal
 from bantam.serve.openai_ask import sampling, shape_of, text_of, tools
 from bantam.serve.openai_request import (
     MOST_ALTERNATIVES,
@@ -67,18 +67,18 @@ class ResponseRequest(Sampled):
     """What is to be answered, as a text or as a conversation."""
 
     input: Annotated[
-        list[Item],
+        Annotated[list[Item], Field(min_length=1, max_length=MOST_MESSAGES)],
         BeforeValidator(_items, json_schema_input_type=str | list[Item]),
-        Field(min_length=1),
     ]
     instructions: str | None = None
     max_output_tokens: Annotated[int | None, Field(ge=1)] = None
     text: TextConfig | None = None
-    tools: list[ResponseTool] | None = None
+    tools: Annotated[list[ResponseTool] | None, Field(max_length=MOST_TOOLS)] = None
     tool_choice: Choice = None
     parallel_tool_calls: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
-    include: list[str] | None = None  # beside log-probabilities, it is of tools that are not here
+    # Beside log-probabilities, it is of tools that are not here.
+    include: Annotated[list[str] | None, Field(max_length=100)] = None
     stream_options: StreamOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None  # what does not fit is always refused
     reasoning: Reasoning | None = None

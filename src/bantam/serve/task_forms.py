@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from bantam.kinds import Row
+from bantam.serve.ask import MOST_TOOLS
 
 MOST = 10_000  # texts in one request; more are streamed
 LONGEST = 1_000_000  # characters of a text, bytes of a line
 NDJSON, CSV = "application/x-ndjson", "text/csv"
 
 Text = Annotated[str, Field(max_length=LONGEST)]
-Functions = list[dict[str, JsonValue]]  # in OpenAI's form
+Functions = Annotated[list[dict[str, Any]], Field(max_length=MOST_TOOLS)]  # in OpenAI's form
 
 
 class Asked(BaseModel):
@@ -31,7 +32,7 @@ class Asked(BaseModel):
 
     text: Text | None = None
     texts: Annotated[list[Text], Field(max_length=MOST)] | None = None
-    tools: Functions | list[Functions] | None = Field(
+    tools: Functions | Annotated[list[Functions], Field(max_length=MOST)] | None = Field(
         None, description="for a task with functions: those of all texts, or a list for each text"
     )
 

@@ -139,10 +139,9 @@ def _rows(asked: Asked) -> list[Row]:
     if tools and isinstance(tools[0], list):
         if len(tools) != len(read):
             raise Refusal(400, f"{len(read)} texts, but functions for {len(tools)}", param="tools")
-        each = tools
-    else:
-        each = [asked.tools] * len(read)
-    return [row(text, its) for text, its in zip(read, each, strict=True)]
+        return [row(text, its) for text, its in zip(read, tools, strict=True)]
+    of_all = row("", asked.tools)  # which are written out once
+    return [of_all._replace(text=text) for text in read]
 
 
 async def _ready(shelf: Shelf, book: Book, rows: Sequence[Row] = ()) -> int:

@@ -1,0 +1,223 @@
+"""Requests that are too much, each tried on a running server: refused at once, and others are
+answered meanwhile."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rooms import Room, ask, chat, room
+from shelved import models
+
+from bantam.serve import bodies
+from bantam.serve.ask import MOST_MESSAGES, MOST_PARTS, MOST_TOOLS, Refusal
+
+TOO_LONG = 2.0  # seconds in which the server answers nobody; unhindered it is a few hundredths
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Room]:
+    with room(models(tmp_path_factory.mktemp("limits"), tiny_model)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def port(rooms: Room) -> int:
+    return rooms.serve()
+
+
+@contextmanager
+def answering(rooms: Room) -> Iterator[None]:
+    """Fails when the server's event loop stands still for long meanwhile."""
+    longest = 0.0
+    over = False
+
+    async def look() -> None:
+        nonlocal longest
+        while not over:
+            begun = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - begun)
+
+    looking = asyncio.run_coroutine_threadsafe(look(), rooms._loop)
+    try:
+        yield
+    finally:
+        over = True
+        looking.result(60)
+    assert longest < TOO_LONG
+
+
+def sent(port: int, path: str, body: Any) -> Any:
+    whole = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return ask(port, path, "POST", whole, Content_Type="application/json")
+
+
+def said(told: Any) -> str:
+    error = told.json["error"]
+    return str(error if isinstance(error, str) else error["message"])
+
+
+TURN = {"role": "user", "content": "Hello"}
+MESSAGES = {
+    "/v1/chat/completions": "messages",
+    "/v1/responses": "input",
+    "/v1/messages": "messages",
+    "/api/chat": "messages",
+}
+
+
+def asked(path: str, **more: Any) -> dict[str, Any]:
+    needed = {"max_tokens": 1} if path == "/v1/messages" else {}
+    return {"model": "chat", MESSAGES[path]: [TURN]} | needed | more
+
+
+HUGE = 10_400_000  # bytes, just below what a body may have
+
+
+@pytest.mark.parametrize("path", [*MESSAGES, "/v1/completions", "/tasks/labels", "/api/embed"])
+@pytest.mark.parametrize("unit", [b"{}", b"[]", b"1", b'{"role":"user","content":"x"}', b'""'])
+def test_a_body_of_millions_of_values_is_not_read(
+    rooms: Room, port: int, path: str, unit: bytes
+) -> None:
+    """Reading it would keep the server from everybody for up to a minute."""
+    field = MESSAGES.get(path, "prompt").encode()
+    head = b'{"model":"chat","%s":[' % field
+    body = head + b",".join([unit] * (HUGE // (len(unit) + 1) - 10)) + b"]}"
+    with answering(rooms):
+        told = sent(port, path, body)
+    assert told.status == 413
+    assert "more than 100,000 values" in said(told)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+def counted(value: Any) -> int:
+    """Commas and brackets: a value each, but the first of all, and one for what holds none."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return max(1, len(value)) + sum(map(counted, inner))
+    return 0
+
+
+@given(JSON, st.booleans())
+@example(["\\", ",,,", "[{", '"', '\\"'], False)
+def test_values_are_counted_as_they_are(value: Any, ascii_only: bool) -> None:
+    body = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bodies, "MOST_VALUES", counted(value))
+        bodies.check_values(body)
+        if counted(value):
+            patched.setattr(bodies, "MOST_VALUES", counted(value) - 1)
+            with pytest.raises(Refusal) as refused:
+                bodies.check_values(body)
+            assert refused.value.status == 413
+
+
+PIECES = [r"\ud83d", r"\ude00", r"\\", r"\"", r"\n", r"\u0041", "x", "ud83d", "é", r"\uD83D\uDE00"]
+
+
+@given(st.lists(st.sampled_from(PIECES)))
+def test_halves_of_characters_are_found(pieces: list[str]) -> None:
+    body = f'["{"".join(pieces)}"]'.encode()
+    try:
+        json.loads(body)[0].encode()
+    except UnicodeEncodeError:
+        with pytest.raises(Refusal):
+            bodies.check_characters(body)
+    else:
+        bodies.check_characters(body)
+
+
+@pytest.mark.parametrize("path", MESSAGES)
+def test_a_conversation_has_so_many_turns_at_most(port: int, path: str) -> None:
+    told = sent(port, path, asked(path) | {MESSAGES[path]: [TURN] * (MOST_MESSAGES + 1)})
+    assert told.status == 400
+    assert f"at most {MOST_MESSAGES} items" in said(told)
+    told = sent(port, path, asked(path) | {MESSAGES[path]: [TURN] * MOST_MESSAGES})
+    assert told.status == 400  # that are too many for this model, which has been asked
+    assert "room for" in said(told)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_turn_has_so_many_parts_at_most(port: int, path: str) -> None:
+    turn = {"role": "user", "content": [{"type": "text", "text": ""}] * (MOST_PARTS + 1)}
+    told = sent(port, path, asked(path, messages=[turn]))
+    assert told.status == 400
+    assert f"at most {MOST_PARTS} items" in said(told)
+
+
+TOOL = {"name": "f", "parameters": {"type": "object"}}
+TOOLS = {
+    "/v1/chat/completions": {"type": "function", "function": TOOL},
+    "/v1/responses": {"type": "function", **TOOL},
+    "/v1/messages": {"name": "f", "input_schema": {"type": "object"}},
+    "/api/chat": {"type": "function", "function": TOOL},
+}
+
+
+@pytest.mark.parametrize("path", TOOLS)
+def test_so_many_functions_are_declared_at_most(port: int, path: str) -> None:
+    told = sent(port, path, asked(path, tools=[TOOLS[path]] * (MOST_TOOLS + 1)))
+    assert told.status == 400
+    assert f"at most {MOST_TOOLS} items" in said(told)
+
+
+def test_so_many_functions_of_a_text(port: int) -> None:
+    for tools in ([TOOL] * (MOST_TOOLS + 1), [[TOOL] * (MOST_TOOLS + 1)]):
+        told = sent(port, "/tasks/calls", {"texts": ["x"], "tools": tools})
+        assert told.status == 400
+        assert f"at most {MOST_TOOLS} items" in said(told)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings"])
+def test_a_request_has_few_fields(rooms: Room, port: int, path: str) -> None:
+    body = {f"field-{number}": 1 for number in range(90_000)}
+    with answering(rooms):
+        told = sent(port, path, body)
+    assert told.status == 400
+    assert "over 100 fields" in said(told)
+
+
+LONG = "an é 日 1 " * 900_000  # a tokenizer reads it for many seconds
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", chat("chat", messages=[{"role": "user", "content": LONG}])),
+        ("/v1/completions", {"model": "chat", "prompt": LONG}),
+        ("/v1/embeddings", {"model": "chat", "input": LONG}),
+        ("/v1/embeddings", {"model": "chat", "input": ["x"] * 2000 + [LONG]}),
+        ("/v1/messages/count_tokens", {"model": "chat", "messages": [TURN | {"content": LONG}]}),
+        ("/api/generate", {"model": "chat", "prompt": LONG}),
+        ("/api/generate", {"model": "chat", "prompt": LONG, "raw": True}),
+    ],
+)
+def test_what_has_no_place_in_the_context_is_not_read(
+    rooms: Room, port: int, path: str, body: Any
+) -> None:
+    with answering(rooms):
+        begun = time.monotonic()
+        told = sent(port, path, json.dumps(body, ensure_ascii=False).encode())
+        assert time.monotonic() - begun < 5
+    assert told.status in (400, 413)  # the whole body may be too long already
+    assert "room for" in said(told) or "bytes" in said(told)
+
+
+def test_many_texts_share_the_functions_of_all(port: int) -> None:
+    """They are written out once, not ten thousand times."""
+    tool = {"name": "f", "description": "x" * 100_000, "parameters": {"type": "object"}}
+    told = sent(port, "/tasks/calls", {"texts": ["a"] * 10_000, "tools": [tool]})
+    assert told.status == 400
+    assert "texts[0]" in said(told)  # with its functions it has no place
