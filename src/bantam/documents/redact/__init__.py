@@ -9,6 +9,7 @@ meaning gives away**: no rule can tell them from other words. Passwords in sente
 that are known can be given as words. What was redacted is thus not anonymous.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ FOUND: dict[str, pl.DataType] = {
     "documents": pl.Int64(),
     "examples": pl.List(pl.String()),
 }
+ROUNDS = 10  # in which a text is searched at most
+BEFORE = re.compile(r"[\w=]$|\d\W$|::$")  # what may become something to find by itself
+AFTER = re.compile(r"[\w+(-]|[.,:]\d")
 EXAMPLES = 20  # masked ones of each kind that are told
 
 
@@ -80,7 +84,22 @@ def _known(what: str, name: str, names: Iterable[str]) -> None:
 
 def find(text: str, by: Mapping[str, Find]) -> list[Span]:
     """What is found in a text, in order, none over another."""
-    return settled(Span(*place, kind) for kind, one in by.items() for place in one(text))
+    spans: list[Span] = []
+    for _ in range(ROUNDS):
+        new = [Span(*place, kind) for kind, one in by.items() for place in one(text)]
+        if not new:
+            break
+        spans = settled(spans + new)
+        if not any(_touches(text, span) for span in new):
+            break
+        # Beside a placeholder more may stand by itself than beside a letter: it is looked for too.
+        text = replaced(text, settled(new), stand_in.blank)
+    return spans
+
+
+def _touches(text: str, span: Span) -> bool:
+    before, after = text[max(0, span.start - 2) : span.start], text[span.end : span.end + 2]
+    return BEFORE.search(before) is not None or AFTER.match(after) is not None
 
 
 def redact(frame: pl.DataFrame, rules: Rules, key: bytes) -> tuple[pl.DataFrame, pl.DataFrame]:

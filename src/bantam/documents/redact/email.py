@@ -17,7 +17,7 @@ ATTRIBUTE = re.compile(
 
 LETTER = f"[A-Za-z0-9{LATIN}]"
 LABEL = rf"{LETTER}(?:[A-Za-z0-9{LATIN}-]{{0,61}}{LETTER})?"
-TOP = r"(?:[A-Za-z]{2,24}|xn--[A-Za-z0-9-]{2,59})"
+TOP = r"(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24})"
 HOST = re.compile(rf"@((?:{LABEL}\.){{1,8}}{TOP})(?!{LETTER})")
 # Searched for by its first sign, which few texts hold; the name is then read backwards.
 SPELLED = re.compile(

@@ -15,7 +15,7 @@ V4 = re.compile(r"\d(?<![\w.]\d)\d{0,2}(?:\.\d{1,3}){3}(?!\w|\.\d|-\w{0,9}[A-Za-
 VERSION = re.compile(r"(?i)(?:\bv|\b(?:version|ver|release|rel|revision|rev)\b\.?:?)[ =]?$")
 CVS = re.compile(r"1\.\d+\.[2468]\.\d+")
 # All public IPv6 addresses given out so far begin with 2 or 3 and three more digits.
-V6 = re.compile(r"[23](?<![\w:.][23])[0-9a-fA-F]{3}:[0-9a-fA-F:]{2,34}(?![\w:])")
+V6 = re.compile(r"[23](?<![\w:.][23])[0-9a-fA-F]{3}:[0-9a-fA-F:]{1,34}(?![\w:])")
 
 
 def find(text: str) -> Iterator[tuple[int, int]]:

@@ -40,7 +40,7 @@ def finders(
                 "use small letters, digits and -, and no name of a built-in kind",
             )
     ours = "|".join(_label(name) for name in (*taken, *compiled))
-    placeholder = re.compile(f"<(?:{ours})>")
+    placeholder = re.compile(rf"<(?:{ours}|\0*)>")  # or a blank
     return {name: _finder(name, one, placeholder) for name, one in compiled.items()}
 
 
@@ -77,8 +77,17 @@ def _finder(
             ) from error
         # What stands in the place of something else is left alone.
         standing = [match.span() for match in placeholder.finditer(text)] if spans else []
+        past = 0  # placeholders that end before the match
         for start, end in spans:
-            if start < end and not any(start < last and first < end for first, last in standing):
+            while past < len(standing) and standing[past][1] <= start:
+                past += 1
+            beside = past
+            while beside < len(standing) and standing[beside][0] < end:
+                first, last = standing[beside]
+                if start < first:
+                    yield start, first
+                start, beside = last, beside + 1
+            if start < end:
                 yield start, end
 
     return find

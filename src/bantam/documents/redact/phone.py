@@ -25,19 +25,20 @@ SOMETHING_ELSE = re.compile(
     r"|.*(?<!\d)\d{1,3}(?:[.-]\d{1,3}){3}(?!\d).*"  # an IPv4 address, also within a host's name
     r"|(?!1\.)\d\..*|.*\.\d(?!\d).*"  # a version
 )
-# Words after which digits are a telephone's, and words after which they may be.
+# Words after which digits are a telephone's, and words after which they may be. <PHONE> is none.
+_WORD = r"(?i)\b(?!(?<=<)(?-i:[A-Z_]+)>)"
 CALLED = re.compile(
-    r"(?i)\b(?:tel[eé]?(?:ph?one?|fono?|fax|fon)?|(?:tele)?phones?|fax|fon|mobile?|mobil|"
+    _WORD + r"(?:tel[eé]?(?:ph?one?|fono?|fax|fon)?|(?:tele)?phones?|fax|fon|mobile?|"
     r"cell(?:ular)?|gsm|whatsapp|m[oó]vil|rufnummer|телефон)"
     r"(?:[ .]{0,2}(?:no|nr|num|number))?[\W_]{0,5}$"
 )
-MAYBE = re.compile(r"(?i)\b(?:ph|mob|call|dial|handy|sms|text|pager|voice)\W{0,5}$")
+MAYBE = re.compile(_WORD + r"(?:ph|mob|call|dial|handy|sms|text|pager|voice)\W{0,5}$")
 EXTENSION = re.compile(r"(?i)[ ,;]{0,3}(?:ext(?:ension)?\b|x|durchwahl|poste)[.:]?[ ]?\d{1,6}\b")
 FEWEST, MOST = 7, 15  # digits
 LONGEST = 200  # characters, of several numbers with / between them
 NEAR = 24  # characters before a number in which the word stands
-# What regulators keep for films and books: nobody can be called there.
-FICTION = re.compile(r"(?:1|001)?\d{3}55501\d\d|(?:0|44|0044)(?:7700900|2079460)\d{3}")
+# What regulators keep for films and books, and no number's beginning: nobody can be called there.
+FICTION = re.compile(r"000\d*|(?:1|001)?\d{3}55501\d\d|(?:0|44|0044)(?:7700900|2079460)\d{3}")
 
 
 def find(text: str, regions: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
@@ -47,8 +48,10 @@ def find(text: str, regions: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
             continue
         lead = LEAD.search(text, max(0, match.start() - 3), match.start())
         start = lead.start() if lead else match.start()
+        whole = text[start : match.end()]
+        start += whole[0] == "(" and whole.count("(") > whole.count(")")  # it opens more
         digits = "".join(filter(str.isdigit, number))
-        international = "+" in text[start : match.start()] or digits.startswith("00")
+        international = "+" in whole or digits.startswith("00")
         if len(digits) < FEWEST or (not international and SOMETHING_ELSE.fullmatch(number)):
             continue
         called = CALLED.search(text, max(0, start - NEAR), start)

@@ -24,7 +24,7 @@ KEY = re.compile(
             r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,247}",  # Stripe
             r"whsec_[A-Za-z0-9+/]{32,64}",
             # OpenAI, Anthropic and others. Names with dashes may begin so, but have no such piece.
-            rf"sk-(?={_W}*?(?:[A-Za-z]\d|\d[A-Za-z])){_W}{{20,250}}",
+            rf"sk-(?={_W}{{0,250}}?(?:[A-Za-z]\d|\d[A-Za-z])){_W}{{20,250}}",
             r"gsk_[A-Za-z0-9]{40,60}",  # Groq
             r"hf_[A-Za-z]{34}",  # Hugging Face
             r"npm_[A-Za-z0-9]{36}",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from itertools import count
+from itertools import count, cycle
 
 from bantam.documents.redact.national import FORMS
 from bantam.documents.redact.secret import EXAMPLE, HEAD
@@ -23,13 +23,19 @@ def placeholder(kind: str, original: str) -> str:
     return label(kind)
 
 
+def blank(kind: str, original: str) -> str:
+    """As long as the original, and like a placeholder nothing that is found."""
+    return ("<" + "\0" * (len(original) - 2) + ">")[: len(original)]
+
+
 def fakes(key: bytes, find: Callable[[str], Sequence[Span]]) -> Callable[[str, str], str]:
     """A function from kind and original to a fake, always the same one for a key of the run.
 
     A fake cannot be real: addresses are of names and nets kept for documentation (RFC 2606, 5737,
-    3849), telephone numbers those kept for fiction, other numbers fail their checks, keys say that
-    they are examples. What own patterns and words found has placeholders, since nobody knows which
-    of what looks like it is real. `find` is what finds personal data: in no fake does it find any.
+    3849), telephone numbers those kept for fiction, other numbers begin with 000 or fail their
+    checks, keys say that they are examples. What own patterns and words found has placeholders,
+    since nobody knows which of what looks like it is real. `find` is what finds personal data: in
+    no fake does it find any.
     """
 
     def fake(kind: str, original: str) -> str:
@@ -73,8 +79,6 @@ def _fake(kind: str, original: str, dice: bytes) -> str:
         return f"{NETS[number % 3]}.{1 + number // 3 % 254}"
     if kind == "iban":
         return original[:2] + "00" + _alike(_bare(original)[4:], dice)
-    if kind == "us-ssn":
-        return "000" + _alike(original[3:], dice)
     if kind == "credentials":
         return f"{'user:' if ':' in original else ''}{EXAMPLE}{told[:16]}"
     if kind == "key":
@@ -82,18 +86,19 @@ def _fake(kind: str, original: str, dice: bytes) -> str:
         return f"{head[0] if head else ''}{EXAMPLE}{told[:32]}"
     if kind == "private-key":
         return f"-----BEGIN PRIVATE KEY-----\n{EXAMPLE}{told}\n-----END PRIVATE KEY-----"
-    return _alike(original, dice)
+    return _alike(original, dice, zeros=3)
 
 
-def _alike(original: str, dice: bytes) -> str:
-    """Other letters for letters, other digits for digits."""
+def _alike(original: str, dice: bytes, zeros: int = 0) -> str:
+    """Other letters for letters, other digits for digits, of which the first `zeros` are 0."""
     made = []
-    for place, character in enumerate(original):
-        thrown = dice[place % len(dice)]
+    thrown = cycle(dice)
+    for character in original:
         if character.isdigit():
-            made.append(str(thrown % 10))
+            made.append("0" if zeros > 0 else str(next(thrown) % 10))
+            zeros -= 1
         elif character.isalpha():
-            made.append(chr(ord("A" if character.isupper() else "a") + thrown % 26))
+            made.append(chr(ord("A" if character.isupper() else "a") + next(thrown) % 26))
         else:
             made.append(character)
     return "".join(made)
