@@ -167,7 +167,7 @@ def _stream(content: bytes, more: bytes = b"") -> bytes:
 
 def swollen_pdf(size: int) -> bytes:
     """A page whose content is `size` blanks, packed."""
-    packed = zlib.compress(b" " * size + b"BT (a) Tj ET", 9)
+    packed = zlib.compress(b" " * size + b"BT (a) Tj ET", 1)
     return pdf_of([*_page(4), b"<< " + _stream(packed, b"/Filter /FlateDecode")])
 
 

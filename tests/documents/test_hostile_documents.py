@@ -58,12 +58,12 @@ def packed(size: int, pattern: bytes = b"a ") -> bytes:
     return out.getvalue()
 
 
-BOMB = packed(100 << 20)
+BOMB = packed(70 << 20)
 
 
 def test_a_packed_bomb(tmp_path: Path, apart: Apart) -> None:
     assert "bomb" in told(tmp_path, "a.txt.gz", BOMB, apart)[0]
-    zeros = told(tmp_path, "a.tgz", packed(100 << 20, b"\0"), apart)
+    zeros = told(tmp_path, "a.tgz", packed(1 << 20, b"\0"), apart)
     assert zeros == ["an archive without files"]
 
 
@@ -72,10 +72,10 @@ def test_bombs_in_archives_and_archives_of_bombs(tmp_path: Path, apart: Apart) -
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("first.txt", "first")
         with archive.open("bomb.txt", "w") as member:
-            for _ in range(100):
+            for _ in range(70):
                 member.write(b"a " * (1 << 19))
     assert "bomb" in told(tmp_path, "a.zip", out.getvalue(), apart)[0]
-    nested = made.zip_bytes({f"{number}.txt.gz": packed(10 << 20) for number in range(12)})
+    nested = made.zip_bytes(dict.fromkeys(map("{}.txt.gz".format, range(12)), packed(10 << 20)))
     assert any("bomb" in reason for reason in told(tmp_path, "b.zip", nested, apart))
     for _ in range(3):
         nested = made.tar_bytes({f"{number}.zip": nested for number in range(3)})
@@ -206,14 +206,15 @@ def test_xml_and_json_and_pages_and_mails_that_are_too_deep(tmp_path: Path, apar
 
 
 def test_a_pdf_that_never_ends(tmp_path: Path) -> None:
-    with Apart(seconds=2) as apart:
+    with Apart(seconds=1) as apart:
         [reason] = told(tmp_path, "a.pdf", made.endless_pdf(), apart)
-    assert "it took more than 2 s" in reason or "of memory" in reason
+    assert "it took more than 1 s" in reason or "of memory" in reason
 
 
-def test_a_pdf_that_swells(tmp_path: Path, apart: Apart) -> None:
-    [reason] = told(tmp_path, "a.pdf", made.swollen_pdf(500 << 20), apart)
-    assert "memory" in reason or "it took more" in reason
+def test_a_pdf_that_swells(tmp_path: Path) -> None:
+    with Apart(memory=150 << 20) as apart:
+        [reason] = told(tmp_path, "a.pdf", made.swollen_pdf(300 << 20), apart)
+    assert "memory" in reason
 
 
 def test_a_reader_that_dies_is_started_again(tmp_path: Path, apart: Apart) -> None:
@@ -250,10 +251,10 @@ def test_who_goes_away_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> No
 
 
 def test_quotation_marks_that_are_never_closed(tmp_path: Path, apart: Apart) -> None:
-    rows = b"".join(b"%d,a line of text that is fine\n" % number for number in range(300_000))
+    rows = b"".join(b"%d,a line of text that is fine\n" % number for number in range(250_000))
     (tmp_path / "a.csv").write_bytes(b'id,text\n1,"never closed\n' + rows)
     documents, unread = made.both(tmp_path, "a.csv", apart)
-    assert len(documents) == 300_000 and len(unread) == 1
+    assert len(documents) == 250_000 and len(unread) == 1
     assert unread[0].reason == "a quotation mark that is never closed, in line 2"
 
 
@@ -326,12 +327,12 @@ def large(folder: Path, size: int) -> None:
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:
-    for name, size in (("small", 1 << 20), ("large", 24 << 20)):
+    for name, size in (("small", 1 << 20), ("large", 12 << 20)):
         (tmp_path / name).mkdir()
         large(tmp_path / name, size)
     _, base, _ = peak(tmp_path / "small")
     letters, most, unread = peak(tmp_path / "large")
-    assert letters > 5 * (23 << 20) and unread == 0
+    assert letters > 5 * (11 << 20) and unread == 0
     assert most < base + 200  # a shard is 16 MB, held as rows and as a frame
 
 

@@ -108,20 +108,22 @@ class _Child:
         self._memory = memory
         self._seen = psutil.Process(self._process.pid)
         self._killed: str | None = None  # why
-        self._before = 0.0  # processor seconds when the file was begun
+        self._asked = 0  # files
         self._since: float | None = None  # when it was last waited for; null where it is not
         self._ended = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def ask(self, asked: bytes) -> Iterator[list[str | None]]:
         """Its answers to a request. Raises Unreadable when it dies."""
-        self._before = self._used()
+        self._asked += 1
         with suppress(BrokenPipeError):  # then it is dead, which the reading below finds
             self._since = time.monotonic()
             cast(IO[bytes], self._process.stdin).write(asked)
             cast(IO[bytes], self._process.stdin).flush()
         while line := cast(IO[bytes], self._process.stdout).readline():
             self._since = None
+            if not line.endswith(b"\n"):  # it died while it wrote
+                break
             answer = json.loads(line)
             yield answer
             if answer[0] in ("done", "unreadable"):
@@ -143,19 +145,20 @@ class _Child:
         self._process.wait()
 
     def _used(self) -> float:
-        with suppress(psutil.Error):
-            times = self._seen.cpu_times()
-            return float(times.user + times.system)
-        return 0.0
+        times = self._seen.cpu_times()
+        return float(times.user + times.system)
 
     def _watch(self) -> None:
+        asked, before = 0, 0.0  # which file it works at, its processor seconds when it was begun
         while not self._ended.wait(LOOK):
             since = self._since
             if since is None:
                 continue
             with suppress(psutil.Error):
+                if asked != self._asked:
+                    asked, before = self._asked, self._used()
                 late = time.monotonic() - since > WALL * self._seconds
-                if late or self._used() - self._before > self._seconds:
+                if late or self._used() - before > self._seconds:
                     self._killed = f"reading it took more than {self._seconds:g} s"
                 elif self._seen.memory_info().rss > self._memory:
                     self._killed = f"reading it took more than {self._memory >> 20} MB of memory"

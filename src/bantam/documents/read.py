@@ -269,8 +269,8 @@ def _stated(head: bytes) -> str | None:
 def _around(root: Path, folder: Path) -> str | None:
     """The licence whose text lies in a folder or in the nearest one above it within `root`."""
     with suppress(OSError):
-        for file in sorted(folder.iterdir()):
-            if LICENCE_FILE.fullmatch(file.name) and file.is_file() and not file.is_symlink():
+        for file in sorted(one for one in folder.iterdir() if LICENCE_FILE.fullmatch(one.name)):
+            if file.is_file() and not file.is_symlink():
                 with file.open("rb") as text:
                     if licence := named_in(text.read(LICENCE).decode("utf-8", "replace")):
                         return licence
