@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
 TASK_CONTEXT, WRITING_CONTEXT, CHAT_CONTEXT = 1024, 2048, 4096  # tokens
+KEPT = 20_000  # characters of declarations that are remembered as sound
 TEMPERATURE = 0.7  # of a conversation: at 0 small models go round in circles
 
 
@@ -407,7 +408,8 @@ def declared(task: kinds.Task, tools: Any) -> str:
             "this model chooses among functions, and there are none",
             "give their declarations with --tools FILE, or tools=[...] in Python",
         )
-    return _checked(tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False))
+    told = tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
+    return _checked(told) if len(told) <= KEPT else _checked.__wrapped__(told)
 
 
 @lru_cache(256)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rooms import Room, ask, chat, room
 from shelved import models
 
+from bantam.kinds import schema
 from bantam.serve import bodies
 from bantam.serve.ask import MOST_MESSAGES, MOST_PARTS, MOST_TOOLS, Refusal
 
@@ -81,8 +82,19 @@ def asked(path: str, **more: Any) -> dict[str, Any]:
 HUGE = 10_400_000  # bytes, just below what a body may have
 
 
-@pytest.mark.parametrize("path", [*MESSAGES, "/v1/completions", "/tasks/labels", "/api/embed"])
-@pytest.mark.parametrize("unit", [b"{}", b"[]", b"1", b'{"role":"user","content":"x"}', b'""'])
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        ("/v1/chat/completions", b'{"role":"user","content":"x"}'),
+        ("/v1/chat/completions", b"{}"),
+        ("/v1/responses", b"[]"),
+        ("/v1/messages", b'{"role":"user","content":"x"}'),
+        ("/api/chat", b"{}"),
+        ("/v1/completions", b"1"),
+        ("/api/embed", b'""'),
+        ("/tasks/labels", b"1"),
+    ],
+)
 def test_a_body_of_millions_of_values_is_not_read(
     rooms: Room, port: int, path: str, unit: bytes
 ) -> None:
@@ -221,3 +233,69 @@ def test_many_texts_share_the_functions_of_all(port: int) -> None:
     told = sent(port, "/tasks/calls", {"texts": ["a"] * 10_000, "tools": [tool]})
     assert told.status == 400
     assert "texts[0]" in said(told)  # with its functions it has no place
+
+
+def doubling(levels: int) -> dict[str, Any]:
+    """Its shortest answer has 2 ** levels objects in it."""
+    defs: dict[str, Any] = {
+        f"d{n}": {
+            "type": "object",
+            "properties": {name: {"$ref": f"#/$defs/d{n + 1}"} for name in "ab"},
+            "required": ["a", "b"],
+        }
+        for n in range(levels)
+    }
+    return {"$defs": defs | {f"d{levels}": {"type": "integer"}}, "$ref": "#/$defs/d0"}
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "it takes long to be followed": doubling(20),
+    "a pattern that is searched for for years": {
+        "type": "object",
+        "properties": {"a": {"type": "string", "pattern": "^(?:(.*)*c{90}|a{60})$"}},
+        "required": ["a"],
+    },
+    "450 patterns": {
+        "type": "object",
+        "properties": {
+            f"k{n}": {"type": "string", "pattern": f"^(a|b)*a(a|b){{{n}}}$"} for n in range(450)
+        },
+        "required": [f"k{n}" for n in range(450)],
+    },
+    "deep": {"anyOf": [{"type": "null"}] * 3 + [doubling(39)]},
+    "many parts": {"enum": list(range(90_000))},
+    "long": {"type": "string", "description": "x" * 5_000_000},
+    "elsewhere": {"$ref": "http://192.0.2.1/schema.json"},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("model", ["chat", "calls"])
+def test_a_hostile_schema_holds_nobody_up(
+    rooms: Room, port: int, name: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "SECONDS", 0.5)
+    shape = {"type": "json_schema", "json_schema": {"name": "a", "schema": HOSTILE[name]}}
+    body = chat(model, max_tokens=4, response_format=shape)
+    if model == "calls":
+        body["tools"] = [TOOLS["/v1/chat/completions"]]
+    with answering(rooms):
+        began = time.monotonic()
+        told = sent(port, "/v1/chat/completions", body)
+        assert time.monotonic() - began < 15
+    assert told.status == 400 or "pattern" in name
+
+
+def test_hostile_functions_hold_nobody_up(
+    rooms: Room, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "SECONDS", 0.5)
+    tools = [
+        {"type": "function", "function": {"name": f"f{n}", "parameters": doubling(20 + n)}}
+        for n in range(10)
+    ]
+    with answering(rooms):
+        told = sent(port, "/v1/chat/completions", chat("chat", tools=tools))
+    assert told.status == 400
+    assert "f0" in said(told)
+    assert sent(port, "/v1/chat/completions", chat("chat", max_tokens=1)).status == 200

@@ -93,9 +93,10 @@ def vocabulary(tokenizer: Tokenizer) -> LLTokenizer:
     return LLTokenizer(wrapped, slices=LLTokenizer.json_slices())
 
 
-def close(grammar: Grammar) -> str:
-    """A short answer, written without a model. Raises TooMuch as `decode` does."""
-    return decode(lambda *_: [], lambda *_: [], [], LLTokenizer("byte"), grammar, 0).text
+def close(grammar: Grammar, tell: Callable[[bytes], None] | None = None) -> str:
+    """A short answer, written without a model; `tell`, and what is raised, as of `decode`."""
+    byte = LLTokenizer("byte")
+    return decode(lambda *_: [], lambda *_: [], [], byte, grammar, 0, tell=tell).text
 
 
 def decode(

@@ -7,6 +7,7 @@ the place where no value would ever end.
 import datetime
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -14,12 +15,32 @@ from typing import Any
 
 from bantam.errors import BadInput, JobFailed
 from bantam.kinds import grammar, least
+from bantam.kinds.validator import mistake, validator
+
+__all__ = [
+    "Schema",
+    "check",
+    "closed",
+    "declared",
+    "infer",
+    "mistake",
+    "of_tools",
+    "ordered",
+    "sound",
+    "text",
+    "tools",
+    "unwritable",
+]
 
 Schema = dict[str, Any]
 
 LARGEST = 200_000  # characters of a schema as JSON
 MOST_NODES, DEEPEST = 2_000, 40
+LONGEST_PATTERN = 2_000  # characters
+SECONDS = 5.0  # that it may take to find out whether a schema can be followed
 MOST_TOOLS = 128
+LARGEST_TOOLS = 400_000  # characters of all declarations as JSON
+KEPT = 10_000  # characters of what is remembered as sound: much of it would fill the memory
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # A field's values are a fixed set when many rows share few of them.
 ENUM_ROWS, ENUM_VALUES, ENUM_TIMES = 40, 30, 3
@@ -48,15 +69,25 @@ MEND = (
 def check(schema: object, origin: str) -> Schema:
     """The schema, if answers can be held to it.
 
+    Raises BadInput for what is not `sound`, has a keyword that the decoder does not know or reads
+    otherwise than `mistake` does, that no finite value satisfies, or of which the decoder can end
+    no answer within seconds.
+    """
+    found = sound(schema, origin)
+    try:
+        return _followed(found, origin)
+    except RecursionError:
+        raise BadInput(f"{origin}: its parts refer to each other too deeply", MEND) from None
+
+
+def sound(schema: object, origin: str) -> Schema:
+    """The schema, if values can be held against it.
+
     Raises BadInput for what is no JSON Schema (draft 2020-12), is over 200 kB, 2,000 nodes or 40
-    levels, refers to elsewhere, has a keyword that the decoder does not know or reads otherwise
-    than `mistake` does, that no finite value satisfies, or of which the decoder can end no answer.
+    levels, refers to elsewhere, or means different things to different readers.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
-    from llguidance import LLMatcher
-
-    from bantam.kinds import constrain
 
     if not isinstance(schema, dict):
         raise BadInput(f"{origin}: a schema is a JSON object", 'such as {"type": "object", ...}')
@@ -66,12 +97,7 @@ def check(schema: object, origin: str) -> Schema:
                 f"{origin}: the schema has over {MOST_NODES} parts or {DEEPEST} levels",
                 "ask for less at a time",
             )
-        ref = node.get("$ref") if isinstance(node, dict) else None
-        if isinstance(ref, str) and (not ref.startswith("#") or least.target(schema, ref) is None):
-            raise BadInput(
-                f"{origin}, {path}: $ref {ref!r:.80} is not in the schema",
-                "put what it means under $defs and refer to it as #/$defs/NAME",
-            )
+        _check_ref(schema, node, f"{origin}, {path}")
         _check_part(node, f"{origin}, {path}")
         if isinstance(node, int | float) and abs(node) > 1e15:
             raise BadInput(f"{origin}, {path}: {node!r:.40} is too large a number", MEND)
@@ -82,10 +108,26 @@ def check(schema: object, origin: str) -> Schema:
     except SchemaError as error:
         place = "/".join(map(str, error.absolute_path)) or "the schema"
         raise BadInput(f"{origin}, {place}: {error.message:.200}", MEND) from None
+    return schema
+
+
+def _followed(schema: Schema, origin: str) -> Schema:
+    """The rest of `check`."""
+    from llguidance import LLMatcher
+
+    from bantam.kinds import constrain
+
+    until = time.monotonic() + SECONDS
+
+    def in_time(_: bytes) -> None:
+        if time.monotonic() > until:
+            raise constrain.TooMuch("it would take too long")
+
     held = grammar.grammar(schema)
     wrong, said = LLMatcher.validate_grammar_with_warnings(held.text)
     if wrong or said:
-        raise BadInput(f"{origin}, {_refused_at(schema, said)}: {' '.join(said):.300}", MEND)
+        place = _refused_at(schema, said, until)
+        raise BadInput(f"{origin}, {place}: {' '.join(said):.300}", MEND)
     if not _ends(schema):
         raise BadInput(
             f"{origin}: no finite value follows this schema: a required part holds itself",
@@ -93,7 +135,7 @@ def check(schema: object, origin: str) -> Schema:
         )
     # A failure here is cheaper than in the middle of an answer.
     try:
-        answer = json.loads(constrain.close(held))
+        answer = json.loads(constrain.close(held, in_time))
     except JobFailed as error:
         raise BadInput(
             f"{origin}: no answer to this schema could be ended: {error.message:.150}",
@@ -102,6 +144,16 @@ def check(schema: object, origin: str) -> Schema:
     if wrong_there := mistake(schema, answer):
         raise BadInput(f"{origin}: the decoder reads it otherwise: {wrong_there}", MEND)
     return schema
+
+
+def _check_ref(schema: Schema, node: Any, place: str) -> None:
+    """Raises BadInput for a reference to what is not in the schema."""
+    ref = node.get("$ref") if isinstance(node, dict) else None
+    if isinstance(ref, str) and (not ref.startswith("#") or least.target(schema, ref) is None):
+        raise BadInput(
+            f"{place}: $ref {ref!r:.80} is not in the schema",
+            "put what it means under $defs and refer to it as #/$defs/NAME",
+        )
 
 
 def _encoded(schema: Schema, origin: str) -> bytes:
@@ -120,6 +172,10 @@ def _check_part(node: Any, place: str) -> None:
     if not isinstance(node, dict):
         return
     pattern, step = node.get("pattern"), node.get("multipleOf")
+    if isinstance(pattern, str) and len(pattern) > LONGEST_PATTERN:
+        raise BadInput(
+            f"{place}: the pattern has over {LONGEST_PATTERN:,} characters", "ask for less of it"
+        )
     if isinstance(pattern, str) and OTHERWISE.search(pattern):
         raise BadInput(
             f"{place}: readers differ in what the pattern {pattern!r:.80} means",
@@ -136,7 +192,7 @@ def _check_part(node: Any, place: str) -> None:
             f"{place}: multipleOf {step!r:.40} cannot be told exactly",
             'use a smaller unit, such as cents as "integer", or leave it out',
         )
-    for key in ("x-guidance", "$anchor", "$dynamicAnchor", "$id"):
+    for key in ("x-guidance", "$anchor", "$dynamicAnchor", "$dynamicRef", "$id"):
         if key != "$id" or not place.endswith("#"):
             value = node.get(key)
             told = isinstance(value, dict) if key == "x-guidance" else isinstance(value, str)
@@ -207,25 +263,7 @@ def infer(values: Sequence[Any]) -> Schema:
 def ordered(schema: Schema, value: Any) -> Any:
     """A value that follows the schema with its keys in the order of the schema's properties, which
     is that in which the decoder writes them."""
-    from jsonschema import Draft202012Validator
-
-    return _ordered(Draft202012Validator(schema), schema, value)
-
-
-def mistake(schema: Schema, value: Any) -> str | None:
-    """The first way in which a value breaks the schema, None if it follows it."""
-    from jsonschema import Draft202012Validator, FormatChecker
-
-    try:
-        json.dumps(value, allow_nan=False)
-    except (ValueError, RecursionError):
-        return "it holds a number that JSON has not, or is nested too deeply"
-    validator = Draft202012Validator(schema, format_checker=FormatChecker(["date"]))
-    error = next(validator.iter_errors(value), None)
-    if error is None:
-        return None
-    place = ".".join(map(str, error.absolute_path))
-    return f"{place}: {error.message:.200}" if place else f"{error.message:.200}"
+    return _ordered(validator(schema), schema, value)
 
 
 def text(value: Any) -> str:
@@ -255,6 +293,7 @@ def tools(value: object, origin: str) -> list[Schema]:
         except (ValueError, RecursionError):
             value = None
     mend = 'give [{"type": "function", "function": {"name": ..., "parameters": {...}}}, ...]'
+    size, until = 0, time.monotonic() + SECONDS
     if not isinstance(value, list) or not 1 <= len(value) <= MOST_TOOLS:
         raise BadInput(f"{origin}: no list of 1 to {MOST_TOOLS} function declarations", mend)
     found: list[Schema] = []
@@ -270,16 +309,19 @@ def tools(value: object, origin: str) -> list[Schema]:
             )
         told = function.get("parameters") or {"type": "object", "properties": {}}
         parameters = _plain(told)
-        try:
-            _sound(json.dumps(parameters))
-        except BadInput:
-            check(parameters, f"{origin}, {name}")
-            raise
-        if parameters.get("type") != "object":
-            raise BadInput(f"{origin}, {name}: parameters are no object", mend)
         description = function.get("description")
         described = {"description": description} if isinstance(description, str) else {}
         declared = {"name": name, **described, "parameters": parameters}
+        size += len(json.dumps(declared))
+        if size > LARGEST_TOOLS or time.monotonic() > until:
+            raise BadInput(
+                f"{origin}: the declarations have over {LARGEST_TOOLS:,} characters, or take too "
+                "long to look at",
+                "declare fewer functions, or simpler ones",
+            )
+        _check_parameters(parameters, f"{origin}, {name}")
+        if parameters.get("type") != "object":
+            raise BadInput(f"{origin}, {name}: parameters are no object", mend)
         found.append({"type": "function", "function": declared})
     names = Counter(one["function"]["name"] for one in found)
     if twice := [name for name, count in names.items() if count > 1]:
@@ -287,9 +329,20 @@ def tools(value: object, origin: str) -> list[Schema]:
     return found
 
 
+def _check_parameters(schema: Any, origin: str) -> None:
+    """Raises BadInput as `check`: many rows declare the same functions, and a check takes 5 ms."""
+    told = json.dumps(schema)
+    try:
+        if len(told) <= KEPT:
+            return _sound(told)
+    except BadInput:
+        pass  # it is told below, with its place
+    check(schema, origin)
+    return None
+
+
 @lru_cache(4096)
 def _sound(schema: str) -> None:
-    """Raises BadInput as `check`: many rows declare the same functions, and a check takes 5 ms."""
     check(json.loads(schema), "the schema")
 
 
@@ -406,8 +459,9 @@ def _closed(schema: Schema) -> Schema:
     return schema | {"additionalProperties": False}
 
 
-def _refused_at(root: Schema, said: Sequence[str]) -> str:
-    """The innermost part of a schema of which the decoder says the same as of the whole."""
+def _refused_at(root: Schema, said: Sequence[str], until: float) -> str:
+    """The innermost part of a schema of which the decoder says the same as of the whole; an outer
+    one where there is no time left to look."""
     from llguidance import LLMatcher
 
     def same(part: Any) -> bool:
@@ -428,7 +482,7 @@ def _refused_at(root: Schema, said: Sequence[str]) -> str:
         if isinstance(ref := node.get("$ref"), str):
             parts.append((ref, least.target(root, ref)))
         for place, part in parts:
-            if place not in seen and same(part):
+            if place not in seen and time.monotonic() < until and same(part):
                 path, node = place, part
                 seen.add(place)
                 break
@@ -437,17 +491,23 @@ def _refused_at(root: Schema, said: Sequence[str]) -> str:
 
 
 def _walk(schema: Schema) -> Iterator[tuple[str, Any, int]]:
-    """Every part of a schema with its path and depth, without recursion."""
-    waiting: list[tuple[str, Any, int]] = [("#", schema, 0)]
-    while waiting:
-        path, node, depth = waiting.pop()
-        yield path, node, depth
-        parts: Iterable[tuple[Any, Any]] = ()
-        if isinstance(node, dict):
-            parts = node.items()
-        elif isinstance(node, list):
-            parts = enumerate(node)
-        waiting += [(f"{path}/{key}", one, depth + 1) for key, one in parts]
+    """Every part of a schema with its path and depth, without recursion, one at a time."""
+    inner = [iter([("#", schema, 0)])]
+    while inner:
+        if (found := next(inner[-1], None)) is None:
+            inner.pop()
+        else:
+            yield found
+            inner.append(_inner(*found))
+
+
+def _inner(path: str, node: Any, depth: int) -> Iterator[tuple[str, Any, int]]:
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, dict):
+        parts = node.items()
+    elif isinstance(node, list):
+        parts = enumerate(node)
+    return ((f"{path}/{key}", one, depth + 1) for key, one in parts)
 
 
 def _ends(root: Schema) -> bool:

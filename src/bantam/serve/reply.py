@@ -19,7 +19,7 @@ from itertools import takewhile
 from typing import Any, TypeVar
 
 from bantam.engine import Done, Sampling
-from bantam.errors import BadInput
+from bantam.errors import BadInput, JobFailed
 from bantam.kinds import Row, Task, constrain, grammar, schema, texts
 from bantam.model import Answer, Model, TooLong, Written
 from bantam.serve import calls, metrics
@@ -38,6 +38,7 @@ from bantam.serve.ask import (
 from bantam.serve.handover import Handover, instead
 from bantam.serve.lent import Lent
 from bantam.serve.shelf import Shelf
+from bantam.serve.watched import given_up
 
 T = TypeVar("T")
 Tell = Callable[[bytes], None]
@@ -254,6 +255,8 @@ async def _told(lent: Lent, work: Callable[[Tell], T]) -> AsyncGenerator[bytes |
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     def tell(new: bytes) -> None:
+        if (nobody_waits := given_up.get()) and nobody_waits.is_set():
+            raise JobFailed("the request was given up")
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(queue.put_nowait, new)
 
@@ -439,7 +442,11 @@ def _answered(
 def _check_follows(reply: Answer | Written, wanted: dict[str, Any]) -> None:
     """Raises Refusal when a task's answer is not what the client's schema wants."""
     value = reply.value if isinstance(reply, Written) else None
-    wrong = schema.mistake(wanted, value) if value is not None else "its answers are no JSON"
+    try:
+        sound = schema.sound(wanted, "the schema")
+    except BadInput as error:
+        raise Refusal(400, f"{error.message}; {error.mend}", param="response_format") from None
+    wrong = schema.mistake(sound, value) if value is not None else "its answers are no JSON"
     if wrong:
         raise Refusal(
             400,
