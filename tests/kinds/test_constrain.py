@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from bantam.engine import Sampling
 from bantam.errors import JobFailed
 from bantam.formats.tokenizer import Tokenizer
 from bantam.kinds import constrain, schema
@@ -153,6 +155,35 @@ def test_any_schema_any_model_any_limit(which: int, made: Any, seed: int, most: 
     assert schema.mistake(made, value) is None
     assert told.asked <= most
     assert told.log_probability <= 0
+    least = constrain.decode(drunk.likeliest, drunk.choose, [1], vocabulary, grammar(made), 0)
+    assert told.tokens <= max(most, least.tokens)
+
+
+@given(
+    raw=st.lists(st.integers(1, 40), min_size=1, max_size=8, unique=True),
+    temperature=st.sampled_from([0.3, 1.0, 2.0]),
+    top_p=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+    top_k=st.integers(0, 9),
+    min_p=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_may_be_drawn(
+    raw: list[int], temperature: float, top_p: float, top_k: int, min_p: float
+) -> None:
+    """The likeliest so many, warmed, then the nucleus, then those near to the likeliest."""
+    shares = np.array(raw) / sum(raw)
+    order = np.argsort(-shares)[: top_k or None]
+    warm = np.exp(np.log(shares[order]) / temperature)
+    warm /= warm.sum()
+    before = np.cumsum(warm) - warm
+    may = (before < top_p - 1e-12) & (warm >= min_p * warm[0] - 1e-12)
+    may[0] = True
+    asked = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=len(raw))
+    draw = constrain.drawing(asked)
+    drawn = [draw(shares.tolist()) for _ in range(400)]
+    assert set(drawn) <= set(order[may].tolist())
+    counts = np.array([drawn.count(at) for at in order[may]]) / 400
+    assert np.abs(counts - warm[may] / warm[may].sum()).max() < 0.12
 
 
 class Oracle:

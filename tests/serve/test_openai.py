@@ -216,6 +216,18 @@ def test_top_p_top_k_and_min_p(client: openai.OpenAI, narrow: dict[str, float]) 
     assert said(client, temperature=2, seed=1) != said(client)
 
 
+@pytest.mark.parametrize("narrow", [{"top_p": 0.001}, {"top_k": 1}, {"min_p": 1.0}])
+def test_json_is_drawn_as_asked(client: openai.OpenAI, narrow: dict[str, float]) -> None:
+    def told(**how: Any) -> Any:
+        return chat(client, response_format=JSON_FORM, max_completion_tokens=90, **how)
+
+    cold = told(temperature=0)
+    warm = told(temperature=2, seed=1, extra_body=narrow | {"repeat_penalty": 1})
+    assert warm.choices[0].message.content == cold.choices[0].message.content
+    free = told(temperature=2, seed=1)
+    assert free.choices[0].message.content != cold.choices[0].message.content
+
+
 def test_logit_bias(client: openai.OpenAI, tiny_model: Path) -> None:
     with Model(tiny_model) as model:
         (token,) = model.encode([("a", False)])
@@ -311,6 +323,11 @@ def test_a_schema_is_followed_when_tokens_run_out(client: openai.OpenAI) -> None
     told = chat(client, response_format=JSON_FORM, max_completion_tokens=2).choices[0]
     jsonschema.validate(json.loads(told.message.content), FORM)
     assert told.finish_reason == "length"
+    least = chat(client, response_format=JSON_FORM, max_completion_tokens=1).usage.completion_tokens
+    for most in (least, least + 1, least + 9):  # within them, if the shortest answer is
+        within = chat(client, response_format=JSON_FORM, max_completion_tokens=most)
+        assert within.usage.completion_tokens <= most
+        Form.model_validate_json(within.choices[0].message.content)
     text = "".join(
         chunk.choices[0].delta.content or ""
         for chunk in chat(client, response_format=JSON_FORM, max_completion_tokens=2, stream=True)
@@ -586,6 +603,12 @@ def part(**more: Any) -> dict[str, Any]:
         ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_required_parameter"),
         ({"tools": TOOLS, "functions": [TOOLS[0]["function"]]}, "functions", None),
         ({"metadata": {"a": "b" * 513}}, "metadata.a", "invalid_value"),
+        ({"repeat_penalty": 1.1, "tools": TOOLS}, "repeat_penalty", None),
+        (
+            {"repeat_penalty": 1.1, "response_format": {"type": "json_object"}},
+            "repeat_penalty",
+            None,
+        ),
     ],
 )
 def test_what_is_wrong_is_named(

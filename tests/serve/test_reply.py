@@ -194,6 +194,10 @@ def test_json_follows_its_schema_at_any_limit(
     found = events(served, ask("chat", "What is it?", sampling=sampling, schema=SCHEMA))
     assert schema.mistake(SCHEMA, json.loads(text(found))) is None
     (end,) = ended(found)
+    least = replace(sampling, max_tokens=1)
+    (shortest,) = ended(events(served, ask("chat", "What is it?", sampling=least, schema=SCHEMA)))
+    assert shortest.tokens < 50
+    assert end.tokens <= max(limit, shortest.tokens)
     if limit in (1, 2, 3, 5, 200):  # the shortest answer has some 20 tokens, the longest 90
         assert end.reason == ("stop" if limit == 200 else "length")
 
@@ -229,7 +233,36 @@ def test_calls_that_are_required(served: Served[list[Event]], model: str, named:
             assert schema.mistake(function["parameters"], arguments) is None  # type: ignore[index]
         assert len({one.id for one in found if isinstance(one, CallBegun)}) == len(made)
         assert ended(found)[0].reason in ("calls", "length")
+        assert ended(found)[0].tokens <= 60
         assert text(found) == ""
+
+
+@pytest.mark.parametrize("model", ["chat", "hermes"])
+def test_calls_have_no_more_tokens_than_asked_for(served: Served[list[Event]], model: str) -> None:
+    def said(limit: int, seed: int) -> list[Event]:
+        sampling = Sampling(max_tokens=limit, temperature=1.2, seed=seed)
+        tools = Tools(TOOLS, "required")
+        return events(served, ask(model, "Go to Berlin.", sampling=sampling, tools=tools))
+
+    least = ended(said(1, 0))[0].tokens
+    assert least < 40
+    for limit in (least, least + 7, 2 * least + 1, 100):
+        for seed in range(5):
+            found = said(limit, seed)
+            assert called(found)
+            assert ended(found)[0].tokens <= limit
+
+
+@pytest.mark.parametrize("how", [{"top_k": 1}, {"min_p": 1.0}, {"top_p": 0.0}])
+def test_json_is_drawn_as_asked(served: Served[list[Event]], how: dict[str, Any]) -> None:
+    """Each of these leaves nothing but the likeliest, however warm it is."""
+
+    def said(sampling: Sampling) -> str:
+        return text(events(served, ask("chat", "What?", sampling=sampling, schema=SCHEMA)))
+
+    cold = said(Sampling(max_tokens=60))
+    assert said(Sampling(max_tokens=60, temperature=2.0, seed=5, **how)) == cold
+    assert said(Sampling(max_tokens=60, temperature=2.0, seed=5)) != cold
 
 
 def test_calls_may_be_left_out(served: Served[list[Event]]) -> None:

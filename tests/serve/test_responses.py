@@ -223,7 +223,7 @@ def test_functions_are_called(client: openai.OpenAI) -> None:
 
 
 def test_calls_are_streamed(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"tools": TOOLS, "tool_choice": "required", "max_output_tokens": 80}
+    asked: dict[str, Any] = {"tools": TOOLS, "tool_choice": "required", "max_output_tokens": 250}
     wanted = respond(client, **asked).output
     events = list(respond(client, stream=True, **asked))
     assert len(wanted) > 1  # several calls, one after the other
@@ -326,6 +326,7 @@ def test_the_probability_of_a_label(client: openai.OpenAI) -> None:
         ({"text": {"verbosity": "low"}}, "text.verbosity", "invalid_value"),
         ({"reasoning": {"effort": "high"}}, "reasoning.effort", "invalid_value"),
         ({"temperature": 3}, "temperature", "invalid_value"),
+        ({"repeat_penalty": 2, "tools": TOOLS}, "repeat_penalty", None),
         ({"max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
         ({"stream_options": {}, "stream": False}, "stream_options", None),
         ({"n": 2}, "n", "unknown_parameter"),

@@ -138,7 +138,7 @@ def test_room_is_made_by_reading(rooms: Room) -> None:
             found += piece.count(b"x")
             count += 1
             if count in (1, 20, 40):
-                time.sleep(0.4)
+                time.sleep(0.15)
             if piece.endswith(b"0\r\n\r\n"):
                 break
     assert found >= size

@@ -2,14 +2,14 @@
 
 llguidance turns the schema into an automaton over the model's tokens. Where it leaves no choice
 the tokens are appended without asking the model; elsewhere the model is asked for its likeliest
-tokens and the likeliest allowed one is taken. An answer that has used up its tokens is closed: of
-what is allowed, what ends it soonest is taken.
+tokens and the likeliest allowed one is taken. What it would take to end the answer is known at
+every step (`closing`), so that it is ended within its tokens.
 """
 
-import json
 import math
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import llguidance
@@ -17,24 +17,18 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
-from bantam.errors import JobFailed
+from bantam.engine import Sampling
 from bantam.formats.tokenizer import Tokenizer
-from bantam.kinds import LONGEST_ANSWER, Choose
+from bantam.kinds import LONGEST_ANSWER, Choose, closing
+from bantam.kinds.closing import Course, TooMuch
 from bantam.kinds.grammar import Grammar
 
 FEW = 64  # allowed tokens that are asked for by name; of more the likeliest are asked
 LIKELY = 32
 MOST_NAMED = 512
-MOST_CLOSING = 2_000  # choices; what the grammar leaves no choice about costs nothing
-# How what may come outside of a text ends an answer soonest: what is closed before what is begun.
-SOONEST = b'}],n"1234567890-.ft[{'
 
 Likeliest = Callable[[list[int], int], list[tuple[int, float]]]  # prompt, count -> (id, P), sorted
 Draw = Callable[[Sequence[float]], int]  # probabilities -> the number of the one that is taken
-
-
-class TooMuch(JobFailed):
-    """Answers cannot be held to the schema: it is too complex, or they cannot be closed."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +45,22 @@ def likeliest_of(shares: Sequence[float]) -> int:
     return max(range(len(shares)), key=shares.__getitem__)
 
 
-def drawing(temperature: float, top_p: float, seed: int | None) -> Draw:
-    """How choices are drawn at a temperature, among the likeliest that together have `top_p`."""
-    if temperature <= 0:
+def drawing(sampling: Sampling) -> Draw:
+    """How choices are drawn: as `Sampling` says it, but for biases and penalties."""
+    if sampling.temperature <= 0:
         return likeliest_of
-    dice = random.Random(seed)  # noqa: S311
+    dice = random.Random(sampling.seed)  # noqa: S311
 
     def draw(shares: Sequence[float]) -> int:
-        top = max(shares)
-        warm = [(share / top) ** (1 / temperature) for share in shares]
-        order = sorted(range(len(warm)), key=warm.__getitem__, reverse=True)
-        left, kept = top_p * sum(warm), []
-        for at in order:
-            kept.append(at)
-            left -= warm[at]
-            if left <= 0:
-                break
-        return dice.choices(kept, [warm[at] for at in kept])[0]
+        order = sorted(range(len(shares)), key=shares.__getitem__, reverse=True)
+        order = order[: sampling.top_k or None]
+        top = shares[order[0]]
+        warm = [(shares[at] / top) ** (1 / sampling.temperature) for at in order]
+        left, count = sampling.top_p * sum(warm), 0
+        while count < len(warm) and (not count or (left > 0 and warm[count] >= sampling.min_p)):
+            left -= warm[count]
+            count += 1
+        return dice.choices(order[:count], warm[:count])[0]
 
     return draw
 
@@ -93,12 +86,6 @@ def vocabulary(tokenizer: Tokenizer) -> LLTokenizer:
     return LLTokenizer(wrapped, slices=LLTokenizer.json_slices())
 
 
-def close(grammar: Grammar, tell: Callable[[bytes], None] | None = None) -> str:
-    """A short answer, written without a model; `tell`, and what is raised, as of `decode`."""
-    byte = LLTokenizer("byte")
-    return decode(lambda *_: [], lambda *_: [], [], byte, grammar, 0, tell=tell).text
-
-
 def decode(
     likeliest: Likeliest,
     choose: Choose,
@@ -112,53 +99,83 @@ def decode(
     """Write the answer to a prompt, each choice by `draw`.
 
     `tell` gets what has come since it was last called, before each question to the model and at
-    the end; what it raises ends the work. After `max_tokens`, forced ones counted, the answer is
-    closed as soon as the grammar lets it. Raises TooMuch if it does not let it in 2,000 choices
-    or 100,000 tokens more, or is too complex.
+    the end; what it raises ends the work. When what has come and what would end it together have
+    `max_tokens`, forced ones counted, it is ended so; it has more only where even the shortest
+    answer that is known has, or where more than 512 bytes are to come. Raises TooMuch if it cannot
+    be ended in 2,000 choices or 100,000 bytes, or is too complex.
     """
     matcher = LLMatcher(vocabulary, grammar.text, log_level=0)
-    ids: list[int] = []
-    log, asked, closing, closed, told = 0.0, 0, 0, False, 0
+    ids = _forced(matcher)
+    course = closing.course(grammar)
+    course = course.after(vocabulary.decode_bytes(ids), max_tokens - len(ids))
+    log, asked, closed, told = 0.0, 0, False, 0
     while True:
-        over = len(ids) - max_tokens
-        if closing > MOST_CLOSING or over > LONGEST_ANSWER:
-            raise TooMuch("an answer could not be closed", "simplify the schema")
-        if forced := matcher.compute_ff_tokens():
-            ids += forced
-            matcher.consume_tokens(forced)
-            continue
         if tell:
             tell(vocabulary.decode_bytes(ids[told:]))
             told = len(ids)
         if matcher.is_error():
-            raise TooMuch(
-                f"the schema is too much for the decoder: {matcher.get_error():.200}",
-                "ask for less at a time",
-            )
-        if matcher.is_stopped():
+            raise closing.too_complex(matcher)
+        if matcher.is_stopped() or closed:
             break
-        closed = over >= 0
-        if closed and matcher.is_accepting():
-            break
-        closing += closed
-        allowed = _allowed(matcher)
-        if closed and (ending := _ending(matcher, vocabulary, grammar, ids)):
-            ids += ending
-            matcher.consume_tokens(ending)
-            continue
-        if closed:
-            token = _closing(vocabulary, allowed, vocabulary.decode_bytes(ids))
-        else:
+        closed = len(ids) >= max_tokens
+        if not closed:
+            allowed = _allowed(matcher)
             whole = [*prompt, *ids]
             token, probability = _choice(likeliest, choose, whole, vocabulary, allowed, draw)
-            log += math.log(max(probability, 1e-30))
             asked += 1
-        if token == vocabulary.eos_token:
-            break
-        ids.append(token)
-        matcher.consume_token(token)
+            if token == vocabulary.eos_token:
+                log += _log(probability)
+                break
+            trial = matcher.deep_copy()
+            trial.consume_token(token)
+            new = [token, *_forced(trial)]
+            room = max_tokens - len(ids) - len(new)
+            after = course.after(vocabulary.decode_bytes(new), room)
+            closed = not _fits(after, trial, vocabulary, room)
+        if closed:
+            ids += _tokens(course.known().rest, matcher, vocabulary)
+        else:
+            log += _log(probability)
+            ids += new
+            matcher, course = trial, after
     text = vocabulary.decode_bytes(ids).decode("utf-8", errors="replace")
     return Decoded(text, log, len(ids), asked, closed)
+
+
+def _log(probability: float) -> float:
+    return math.log(max(probability, 1e-30))
+
+
+def _forced(matcher: LLMatcher) -> list[int]:
+    """The tokens that the grammar leaves no choice about, which are taken."""
+    ids: list[int] = []
+    while len(ids) <= LONGEST_ANSWER and (forced := matcher.compute_ff_tokens()):
+        ids += forced
+        matcher.consume_tokens(forced)
+    return ids
+
+
+def _fits(course: Course, matcher: LLMatcher, vocabulary: LLTokenizer, room: int) -> bool:
+    """Whether what ends an answer has at most `room` tokens; true where that is not known."""
+    if course.most <= room or matcher.is_error():  # a token has a byte at least
+        return True
+    try:
+        return len(_tokens(course.known().rest, matcher, vocabulary)) <= room
+    except TooMuch:
+        return room >= 0
+
+
+def _tokens(text: bytes | None, matcher: LLMatcher, vocabulary: LLTokenizer) -> list[int]:
+    """What comes next as tokens, as the model would have them if possible."""
+    assert text is not None
+    ways = [vocabulary.tokenize_bytes(text)]
+    with suppress(UnicodeDecodeError):
+        ways.append(vocabulary.greedy_tokenize(text.decode()))
+    for tokens in ways:
+        same = vocabulary.decode_bytes(tokens) == text
+        if same and matcher.validate_tokens(tokens) == len(tokens):
+            return list(tokens)
+    raise TooMuch("an answer could not be closed", "simplify the schema")
 
 
 def _allowed(matcher: LLMatcher) -> NDArray[np.int64]:
@@ -195,53 +212,3 @@ def _choice(
     (shares,) = choose([prompt], [named])
     drawn = draw(shares)
     return named[drawn], shares[drawn]
-
-
-def _closing(vocabulary: LLTokenizer, allowed: NDArray[np.int64], so_far: bytes) -> int:
-    """The allowed token that ends an answer soonest."""
-    if vocabulary.eos_token in allowed:
-        return int(vocabulary.eos_token)
-    named: list[int] = allowed.tolist()
-    written = {token: vocabulary.decode_bytes([token]) for token in named}
-    least = min(map(len, written.values()))
-    if _within_text(so_far):
-        ends = [token for token, text in written.items() if text.startswith(b'"')]
-        if ends:
-            return min(ends, key=lambda token: len(written[token]))
-        # A pattern wants more. Drawn, since always the first could go round in a circle.
-        short = [token for token, text in written.items() if len(text) == least]
-        return random.Random(len(so_far)).choice(short)  # noqa: S311
-
-    def soon(token: int) -> tuple[int, int]:
-        first = written[token].lstrip()[:1]
-        return SOONEST.find(first) if first and first in SOONEST else 99, len(written[token])
-
-    return min(written, key=soon)
-
-
-def _ending(
-    matcher: LLMatcher, vocabulary: LLTokenizer, grammar: Grammar, ids: list[int]
-) -> list[int]:
-    """Tokens that end the part of an answer which is being written, if such are known: of a text
-    with a pattern what meets it, of an object its shortest one."""
-    so_far = vocabulary.decode_bytes(ids)
-    texts: list[str] = []
-    if _within_text(so_far):
-        texts += [json.dumps(text, ensure_ascii=False)[1:] for text in grammar.endings]
-        # The grammar itself has begun the object where all that may stand here are objects.
-        begun = so_far.rpartition(b'{"')[2].decode(errors="ignore")
-        keys = [text[2:] for text in grammar.objects if len(text) > 2]
-        texts += [text[len(begun) :] for text in keys if text.startswith(begun)]
-    else:
-        texts += grammar.objects
-    for text in texts:
-        tokens = vocabulary.tokenize_str(text)
-        if matcher.validate_tokens(tokens) == len(tokens):
-            return list(tokens)
-    return []
-
-
-def _within_text(json_text: bytes) -> bool:
-    """Whether a JSON text ends inside a string."""
-    plain = json_text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return plain.count(b'"') % 2 == 1

@@ -115,13 +115,13 @@ def _followed(schema: Schema, origin: str) -> Schema:
     """The rest of `check`."""
     from llguidance import LLMatcher
 
-    from bantam.kinds import constrain
+    from bantam.kinds import closing
 
     until = time.monotonic() + SECONDS
 
-    def in_time(_: bytes) -> None:
+    def look() -> None:
         if time.monotonic() > until:
-            raise constrain.TooMuch("it would take too long")
+            raise closing.TooMuch("it would take too long")
 
     held = grammar.grammar(schema)
     wrong, said = LLMatcher.validate_grammar_with_warnings(held.text)
@@ -135,7 +135,7 @@ def _followed(schema: Schema, origin: str) -> Schema:
         )
     # A failure here is cheaper than in the middle of an answer.
     try:
-        answer = json.loads(constrain.close(held, in_time))
+        answer = json.loads(closing.course(held, look).rest or b"")
     except JobFailed as error:
         raise BadInput(
             f"{origin}: no answer to this schema could be ended: {error.message:.150}",

@@ -154,7 +154,7 @@ async def _unrouted(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods(request: Request) -> list[str]:
-    """What a path can be asked by. Starlette tells the methods of the first endpoint there alone."""
+    """What a path can be asked by. Starlette tells the methods of its first endpoint alone."""
     return [
         method
         for method in ("GET", "HEAD", "POST", "DELETE")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bantam.engine import Sampling
-from bantam.serve.ask import Call, Message, Refusal, Tools
+from bantam.serve.ask import Ask, Call, Message, Refusal, Tools
 from bantam.serve.openai_request import (
     ChatMessage,
     Format,
@@ -36,6 +36,17 @@ def sampling(asked: Sampled, most: int | None, alternatives: int | None) -> Samp
         alternatives=alternatives,
         whole=not asked.stream,
     )
+
+
+def checked(asked: Sampled, ask: Ask) -> Ask:
+    """Raises Refusal for a penalty where JSON may be written: it would fall on its braces."""
+    calls = ask.tools.declared and ask.tools.choice != "none"
+    if (calls or ask.schema is not None) and asked.repeat_penalty not in (None, 1):
+        because = "tools" if calls else "response_format"
+        raise Refusal(
+            400, f"repeat_penalty cannot be used together with {because}", param="repeat_penalty"
+        )
+    return ask
 
 
 def text_of(content: Sequence[Part], where: str) -> str:

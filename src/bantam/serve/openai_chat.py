@@ -27,7 +27,7 @@ from bantam.serve.ask import (
     Refusal,
     Text,
 )
-from bantam.serve.openai_ask import messages, sampling, shape_of, tools
+from bantam.serve.openai_ask import checked, messages, sampling, shape_of, tools
 from bantam.serve.openai_reply import (
     Extension,
     Reply,
@@ -191,7 +191,7 @@ def _ask(asked: ChatRequest) -> Ask:
         choice, parallel = _older(asked.function_call), False
     most = asked.max_completion_tokens or asked.max_tokens
     alternatives = (asked.top_logprobs or 0) if asked.logprobs else None
-    return Ask(
+    ask = Ask(
         asked.model,
         messages(asked.messages),
         sampling(asked, most, alternatives),
@@ -199,6 +199,7 @@ def _ask(asked: ChatRequest) -> Ask:
         shape_of(asked.response_format, "response_format.json_schema.schema"),
         asked.n or 1,
     )
+    return checked(asked, ask)
 
 
 def _older(call: str | Named | None) -> ToolChoice | None:

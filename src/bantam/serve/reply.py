@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from bantam.engine import Done, Sampling
 from bantam.errors import BadInput, JobFailed
-from bantam.kinds import Row, Task, constrain, grammar, schema, texts
+from bantam.kinds import Row, Task, closing, constrain, grammar, schema, texts
 from bantam.model import Answer, Model, TooLong, Written
 from bantam.serve import calls, metrics
 from bantam.serve import prompt as prompting
@@ -213,13 +213,13 @@ def _writing(
 ) -> AsyncGenerator[bytes | constrain.Decoded, None]:
     """JSON by a schema, as it comes, then how it ended."""
     most = min(sampling.max_tokens or prompt.room, prompt.room)
-    draw = constrain.drawing(sampling.temperature, sampling.top_p, sampling.seed)
+    draw = constrain.drawing(sampling)
 
     def work(tell: Tell) -> constrain.Decoded:
         made = _grammar(schema_text)
         try:
             return lent.model.held(prompt.ids, made, most, draw=draw, tell=tell)
-        except constrain.TooMuch as error:  # the client's own
+        except closing.TooMuch as error:  # the client's own
             raise BadInput(error.message, error.mend) from None
 
     return _told(lent, work)
@@ -337,8 +337,18 @@ async def _calling(
         follows = await lent.blocking(lent.model.runtime.complete, ids, 4)
         if not style.before or calls.begins(follows.text) is not True:
             break
+        if sampling.max_tokens is not None:
+            least = await lent.blocking(_least, lent.model, wanted)
+            if closed := sampling.max_tokens - tokens < least:
+                break
         ids += lent.model.encode([("\n", True)])
     yield Ended(index, "length" if closed else "calls", tokens)
+
+
+def _least(model: Model, schema_text: str) -> int:
+    """The tokens of the shortest answer by a schema, as far as one is known."""
+    shortest = closing.course(_grammar(schema_text)).rest or b""
+    return len(model.encode([(shortest.decode(), False)]))
 
 
 def _check_held(sampling: Sampling, because: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from bantam.serve.ask import MOST_MESSAGES, MOST_TOOLS, Ask, Call, Message, Refusal
-from bantam.serve.openai_ask import sampling, shape_of, text_of, tools
+from bantam.serve.openai_ask import checked, sampling, shape_of, text_of, tools
 from bantam.serve.openai_request import (
     MOST_ALTERNATIVES,
     Choice,
@@ -111,13 +111,14 @@ def ask_of(asked: ResponseRequest) -> Ask:
         )
     told = [Message("system", asked.instructions)] if asked.instructions else []
     logs = asked.top_logprobs is not None or LOGPROBS in (asked.include or [])
-    return Ask(
+    ask = Ask(
         asked.model,
         (*told, *messages(asked.input)),
         sampling(asked, asked.max_output_tokens, (asked.top_logprobs or 0) if logs else None),
         tools(_nested(asked.tools or []), asked.tool_choice, asked.parallel_tool_calls),
         shape_of(asked.text.format if asked.text else None, "text.format.schema"),
     )
+    return checked(asked, ask)
 
 
 def messages(items: Sequence[Item]) -> list[Message]:
