@@ -354,7 +354,8 @@ class Model:
                 f"the conversation has {len(ids)} tokens, this model has room for {room}",
                 "begin a new one, or say less at once",
             )
-        warmth = self._temperature if temperature is None else temperature
+        known = (temperature, self.temperature, TEMPERATURE)
+        warmth = next(one for one in known if one is not None)
         return self.runtime.generate(ids, max_tokens=max_tokens, temperature=warmth, seed=seed)
 
     @property
@@ -388,9 +389,10 @@ class Model:
         return "".join(self.stream(messages, **settings))
 
     @property
-    def _temperature(self) -> float:
+    def temperature(self) -> float | None:
+        """What the file recommends for a conversation, in the key that llama.cpp reads too."""
         told = self.file.metadata.get("general.sampling.temp")
-        return told if isinstance(told, float) and 0 <= told < inf else TEMPERATURE
+        return told if isinstance(told, float) and 0 <= told < inf else None
 
     def _special(self, name: str) -> str:
         id, tokens = self._id(name), self.file.metadata.get("tokenizer.ggml.tokens", [])

@@ -36,11 +36,13 @@ from bantam.serve.ask import (
 )
 from bantam.serve.guard import Settings
 from bantam.serve.keys import read
+from bantam.serve.lent import Book
 from bantam.serve.shelf import Shelf
 
 HELLO: list[Any] = [{"role": "user", "content": "What does this camera feel?"}]
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 COLD = {"temperature": 0}  # the client has no name for it any more
+BOOK = Book("chat", Path("chat.gguf"), 0, 0, None, 512, 0, "", None)
 FORM = {
     "type": "object",
     "properties": {"thing": {"enum": ["camera", "phone"]}, "count": {"type": "integer"}},
@@ -249,7 +251,7 @@ def test_turns_are_told_to_the_model_in_its_own_words() -> None:
             ],
         )
     )
-    assert ask(body).messages == (
+    assert ask(body, BOOK).messages == (
         Message("system", "Be brief."),
         Message("user", "One.\n\nTwo."),
         Message("assistant", "I look.", (Call("a", "look", '{"at": "é"}'), Call("b", "see", "{}"))),
@@ -273,7 +275,7 @@ def test_turns_are_told_to_the_model_in_its_own_words() -> None:
 )
 def test_tools_are_told_in_openais_form(choice: Any, told: tuple[str, str, bool]) -> None:
     one = TOOLS[1] | {"input_examples": [{"thing": "phone"}], "type": "custom"}
-    found = ask(Asked.model_validate(request(tools=[one], tool_choice=choice))).tools
+    found = ask(Asked.model_validate(request(tools=[one], tool_choice=choice)), BOOK).tools
     function = {
         "name": "mend",
         "description": 'Say so.\nExample: {"thing": "phone"}',

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -261,3 +262,39 @@ def test_what_a_runtime_finds_senseless_is_the_requests_fault(tiny_model: Path) 
         assert (refused.value.status, refused.value.retry_after) == (400, None)
 
     asyncio.run(test())
+
+
+SAID = {"model": "cold", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 12}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "where"),
+    [
+        ("/v1/chat/completions", SAID, ("choices", 0, "message", "content")),
+        ("/v1/completions", {"model": "cold", "prompt": "Hello"}, ("choices", 0, "text")),
+        ("/v1/responses", {"model": "cold", "input": "Hello"}, ("output", 0, "content", 0, "text")),
+        ("/v1/messages", SAID, ("content", 0, "text")),
+        ("/api/chat", SAID | {"stream": False}, ("message", "content")),
+    ],
+)
+def test_the_temperature_that_a_file_recommends_is_the_usual_one(
+    cold: int, path: str, body: dict[str, Any], where: tuple[Any, ...]
+) -> None:
+    def said(**how: Any) -> Any:
+        asked = {"options": how} if path.startswith("/api") else how
+        found = ask(cold, path, "POST", body | asked).json
+        for step in where:
+            found = found[step]
+        return found
+
+    assert said() == said() == said(temperature=0)
+    assert said(temperature=1) != said()
+
+
+@pytest.fixture(scope="module")
+def cold(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server with a model whose file recommends temperature 0."""
+    keys = tokenizer_metadata() | {"general.sampling.temp": 0.0}
+    path = tiny_llama(tmp_path_factory.mktemp("cold") / "cold.gguf", tokenizer=keys)
+    with room({"cold": path}) as made:
+        yield made.serve()

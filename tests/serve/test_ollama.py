@@ -17,6 +17,7 @@ from shelved import LABELS, models
 from bantam.serve import ollama as ours
 from bantam.serve import wire
 from bantam.serve.ask import Begun, Call, Event, Message, Refusal, Text
+from bantam.serve.lent import Book
 from bantam.serve.ollama_request import Chat, Written, chat, sampling, unloads
 from bantam.serve.shelf import Shelf
 
@@ -140,18 +141,21 @@ def test_options_are_honoured(client: Any) -> None:
     assert told(temperature=0, stop=["never said", stop]) == cold[: cold.index(stop)]
 
 
+BOOK = Book("x", Path("x.gguf"), 0, 0, None, 512, 0, "", None)
+
+
 def test_options_left_out_are_ollamas() -> None:
-    left_out = sampling(Written(model="x"))
+    left_out = sampling(Written(model="x"), BOOK)
     assert (left_out.temperature, left_out.top_k, left_out.top_p) == (0.8, 40, 0.9)
     assert (left_out.repeat_penalty, left_out.max_tokens, left_out.seed) == (1.1, None, None)
     for most in (-1, -2, 0):
         body = Written.model_validate({"model": "x", "options": {"num_predict": most}})
-        assert sampling(body).max_tokens is None
+        assert sampling(body, BOOK).max_tokens is None
 
 
 def test_penalties_are_passed_on() -> None:
     told = {"repeat_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": -0.5}
-    found = sampling(Written.model_validate({"model": "x", "options": told}))
+    found = sampling(Written.model_validate({"model": "x", "options": told}), BOOK)
     assert {name: getattr(found, name) for name in told} == told
 
 
@@ -201,7 +205,7 @@ def test_calls_and_their_results_are_told_to_the_model() -> None:
             ],
         }
     )
-    found = chat(body, "own")
+    found = chat(body, BOOK)
     assert found.model == "own"
     assert found.tools.declared == (TOOL,)
     assert found.messages == (

@@ -80,7 +80,7 @@ def routes(shelf: Shelf) -> APIRouter:
     )
     async def messages(body: Asked, request: Request) -> Response:
         """The next message of a conversation, whole or as it is written (`stream`)."""
-        events = reply.answer(shelf, ask(body), handover.of(request))
+        events = reply.answer(shelf, ask(body, shelf.book(body.model)), handover.of(request))
         if body.stream:
             pieces = wire.begun(_pieces(body, events))
             return _identified(wire.streamed(await wire.unless_gone(request, pieces)))
@@ -91,7 +91,8 @@ def routes(shelf: Shelf) -> APIRouter:
     )
     async def count_tokens(body: Counted, request: Request) -> Response:
         """How many tokens the prompt of a conversation has."""
-        tokens = await wire.unless_gone(request, reply.count(shelf, ask(body)))
+        asked = ask(body, shelf.book(body.model))
+        tokens = await wire.unless_gone(request, reply.count(shelf, asked))
         return _identified(JSONResponse({"input_tokens": tokens}))
 
     return router

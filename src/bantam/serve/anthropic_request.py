@@ -24,6 +24,7 @@ from bantam.serve.ask import (
     Tools,
 )
 from bantam.serve.bodies import Body
+from bantam.serve.lent import Book
 
 # A call or a result of one of Anthropic's own tools, and what is no text.
 ONLY = "this server reads and writes text, and calls functions that the client runs"
@@ -119,7 +120,7 @@ class Asked(Counted):
     diagnostics: Any = None
 
 
-def ask(body: Counted) -> Ask:
+def ask(body: Counted, book: Book) -> Ask:
     """What a request asks. Raises Refusal for what cannot be honoured."""
     if body.thinking and body.thinking.type == "enabled":
         raise _refused("thinking", "these models do not think first; leave it out")
@@ -127,17 +128,18 @@ def ask(body: Counted) -> Ask:
     return Ask(
         body.model,
         _messages(body),
-        _sampling(body) if isinstance(body, Asked) else Sampling(),
+        _sampling(body, book) if isinstance(body, Asked) else Sampling(),
         _tools(body),
         form.wanted if form else None,
     )
 
 
-def _sampling(body: Asked) -> Sampling:
-    """Left out, it is as Anthropic has it: temperature 1, and all tokens may be chosen."""
+def _sampling(body: Asked, book: Book) -> Sampling:
+    """Left out, it is as Anthropic has it: temperature 1, unless the file says another, and all
+    tokens may be chosen."""
     return Sampling(
         max_tokens=body.max_tokens,
-        temperature=1.0 if body.temperature is None else body.temperature,
+        temperature=book.warmth(1.0) if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=body.top_k or 0,
         stop=tuple(body.stop_sequences or ()),

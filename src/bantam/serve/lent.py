@@ -36,6 +36,11 @@ class Book:
     context: int  # tokens of a prompt and its answer
     parameters: int
     sha: str  # sha256 of the file, "" while it is not known: the first request has it computed
+    temperature: float | None  # that the file recommends
+
+    def warmth(self, usual: float) -> float:
+        """The temperature of a reply where none is asked for."""
+        return usual if self.temperature is None else self.temperature
 
 
 @dataclass

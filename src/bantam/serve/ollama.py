@@ -40,7 +40,7 @@ def routes(shelf: Shelf) -> APIRouter:
         name = models.found(shelf, body.model)
         if not body.messages:
             return await _loaded(shelf, name, body, _message)
-        events = reply.answer(shelf, asked.chat(body, name), handover.of(request))
+        events = reply.answer(shelf, asked.chat(body, shelf.book(name)), handover.of(request))
         return await _answered(request, body, events, _message)
 
     @router.post("/generate", response_model=None, responses={200: {"content": {LINES: {}}}})
@@ -51,9 +51,11 @@ def routes(shelf: Shelf) -> APIRouter:
             return await _loaded(shelf, name, body, _response)
         if body.raw:
             text = asked.raw(body)
-            events = reply.proceed(shelf, name, text, asked.sampling(body))
+            events = reply.proceed(shelf, name, text, asked.sampling(body, shelf.book(name)))
         else:
-            events = reply.answer(shelf, asked.generate(body, name), handover.of(request))
+            events = reply.answer(
+                shelf, asked.generate(body, shelf.book(name)), handover.of(request)
+            )
         return await _answered(request, body, events, _response)
 
     @router.post("/embed")

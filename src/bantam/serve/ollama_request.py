@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from bantam.engine import Sampling
 from bantam.serve.ask import MOST_MESSAGES, MOST_TOOLS, Ask, Call, Message, Refusal, Tools
+from bantam.serve.lent import Book
 
 T = TypeVar("T")
 
@@ -126,24 +127,24 @@ class Embedding(Named):
     prompt: str = ""
 
 
-def chat(body: Chat, model: str) -> Ask:
-    """What a request asks of `model`. Raises Refusal for what cannot be honoured."""
+def chat(body: Chat, book: Book) -> Ask:
+    """What a request asks of a model. Raises Refusal for what cannot be honoured."""
     return Ask(
-        model,
+        book.name,
         _messages(body.messages),
-        sampling(body),
+        sampling(body, book),
         Tools(tuple(body.tools or ())),
         _schema(body.format),
     )
 
 
-def generate(body: Generate, model: str) -> Ask:
+def generate(body: Generate, book: Book) -> Ask:
     """The same for a single text."""
     _refuse_given(body, "template", "suffix", "context")
     _refuse_images(body.images, "images")
     system = (Message("system", body.system),) if body.system else ()
     messages = (*system, Message("user", body.prompt))
-    return Ask(model, messages, sampling(body), schema=_schema(body.format))
+    return Ask(book.name, messages, sampling(body, book), schema=_schema(body.format))
 
 
 def raw(body: Generate) -> str:
@@ -153,8 +154,9 @@ def raw(body: Generate) -> str:
     return body.prompt
 
 
-def sampling(body: Written) -> Sampling:
-    """How the reply is drawn. Raises Refusal for what cannot be honoured."""
+def sampling(body: Written, book: Book) -> Sampling:
+    """How the reply is drawn: as Ollama has it, unless the file says another temperature. Raises
+    Refusal for what cannot be honoured."""
     if body.think:
         raise Refusal(400, f"think: {body.model!r:.80} does not support thinking", param="think")
     asked = body.options or Options()
@@ -168,7 +170,7 @@ def sampling(body: Written) -> Sampling:
             )
     return Sampling(
         max_tokens=asked.num_predict if asked.num_predict and asked.num_predict > 0 else None,
-        temperature=_or(asked.temperature, TEMPERATURE),
+        temperature=_or(asked.temperature, book.warmth(TEMPERATURE)),
         top_k=max(0, _or(asked.top_k, TOP_K)),
         top_p=_or(asked.top_p, TOP_P),
         min_p=_or(asked.min_p, 0.0),

@@ -7,6 +7,7 @@ from typing import Any
 
 from bantam.engine import Sampling
 from bantam.serve.ask import Ask, Call, Message, Refusal, Tools
+from bantam.serve.lent import Book
 from bantam.serve.openai_request import (
     ChatMessage,
     Format,
@@ -19,11 +20,11 @@ from bantam.serve.openai_request import (
 from bantam.serve.openai_route import missing
 
 
-def sampling(asked: Sampled, most: int | None, alternatives: int | None) -> Sampling:
-    """OpenAI's defaults: temperature 1, everything else off."""
+def sampling(asked: Sampled, book: Book, most: int | None, alternatives: int | None) -> Sampling:
+    """OpenAI's defaults: temperature 1, unless the file says another, everything else off."""
     return Sampling(
         max_tokens=most,
-        temperature=1.0 if asked.temperature is None else asked.temperature,
+        temperature=book.warmth(1.0) if asked.temperature is None else asked.temperature,
         top_p=1.0 if asked.top_p is None else asked.top_p,
         top_k=asked.top_k or 0,
         min_p=asked.min_p or 0.0,

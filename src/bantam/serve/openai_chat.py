@@ -27,6 +27,7 @@ from bantam.serve.ask import (
     Refusal,
     Text,
 )
+from bantam.serve.lent import Book
 from bantam.serve.openai_ask import checked, messages, sampling, shape_of, tools
 from bantam.serve.openai_reply import (
     Extension,
@@ -139,7 +140,7 @@ def routes(shelf: Shelf) -> APIRouter:
     )
     async def chat_completions(request: Request, asked: ChatRequest) -> Response:
         """The next turn of a conversation, whole or as it is written (`stream`)."""
-        ask = _ask(asked)
+        ask = _ask(asked, shelf.book(asked.model))
         older = bool(asked.functions)
         name, print_ = fingerprint(shelf, asked.model)
         head = {"created": int(time.time()), "model": name, "system_fingerprint": print_}
@@ -162,7 +163,7 @@ def routes(shelf: Shelf) -> APIRouter:
     return router
 
 
-def _ask(asked: ChatRequest) -> Ask:
+def _ask(asked: ChatRequest, book: Book) -> Ask:
     """The request in the server's own words. Raises Refusal for what contradicts itself."""
     if asked.max_tokens is not None and asked.max_completion_tokens is not None:
         raise Refusal(
@@ -194,7 +195,7 @@ def _ask(asked: ChatRequest) -> Ask:
     ask = Ask(
         asked.model,
         messages(asked.messages),
-        sampling(asked, most, alternatives),
+        sampling(asked, book, most, alternatives),
         tools(declared, choice, parallel),
         shape_of(asked.response_format, "response_format.json_schema.schema"),
         asked.n or 1,

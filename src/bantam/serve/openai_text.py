@@ -112,8 +112,9 @@ def routes(shelf: Shelf) -> APIRouter:
         """What follows a text, or each of several, whole or as it is written (`stream`)."""
         _check(asked)
         most = DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens
-        drawn, count = sampling(asked, most, asked.logprobs), asked.n or 1
+        drawn = sampling(asked, shelf.book(asked.model), most, asked.logprobs)
         name, print_ = fingerprint(shelf, asked.model)
+        count = asked.n or 1
         told = {
             "id": new_id("cmpl-"),
             "object": "text_completion",

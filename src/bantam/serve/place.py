@@ -177,4 +177,5 @@ def _book(name: str, model: Model) -> Book:
         model.context,
         sum(prod(tensor.shape) for file in files for tensor in file.tensors.values()),
         "",
+        model.temperature,
     )

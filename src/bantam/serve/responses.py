@@ -80,9 +80,9 @@ def routes(shelf: Shelf) -> APIRouter:
     )
     async def responses(request: Request, asked: ResponseRequest) -> Response:
         """An answer to a text or a conversation, whole or as events (`stream`)."""
-        ask = ask_of(asked)
+        ask = ask_of(asked, shelf.book(asked.model))
         name, _ = fingerprint(shelf, asked.model)
-        begun = _begun(asked, name)
+        begun = _begun(asked, name, ask.sampling.temperature)
         events = _events(shelf, ask, begun, handover.of(request))
         if asked.stream:
             pieces = _sent(events, begun)
@@ -92,7 +92,7 @@ def routes(shelf: Shelf) -> APIRouter:
     return router
 
 
-def _begun(asked: ResponseRequest, model: str) -> ResponseObject:
+def _begun(asked: ResponseRequest, model: str, temperature: float) -> ResponseObject:
     """The response before anything is written: mostly what was asked for."""
     choice: str | dict[str, Any] = "auto"
     if asked.tool_choice:
@@ -119,7 +119,7 @@ def _begun(asked: ResponseRequest, model: str) -> ResponseObject:
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
         "store": False,
-        "temperature": 1.0 if asked.temperature is None else asked.temperature,
+        "temperature": temperature,
         "text": {"format": shown, "verbosity": "medium"},
         "tool_choice": choice,
         "tools": [{"strict": True, **function} for function in functions],

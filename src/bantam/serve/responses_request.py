@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from bantam.serve.ask import MOST_MESSAGES, MOST_TOOLS, Ask, Call, Message, Refusal
+from bantam.serve.lent import Book
 from bantam.serve.openai_ask import checked, sampling, shape_of, text_of, tools
 from bantam.serve.openai_request import (
     MOST_ALTERNATIVES,
@@ -93,7 +94,7 @@ class ResponseRequest(Sampled):
     image: Unsupported = None
 
 
-def ask_of(asked: ResponseRequest) -> Ask:
+def ask_of(asked: ResponseRequest, book: Book) -> Ask:
     """The request in the server's own words. Raises Refusal for what cannot be honoured."""
     if asked.previous_response_id is not None:
         raise Refusal(
@@ -111,10 +112,11 @@ def ask_of(asked: ResponseRequest) -> Ask:
         )
     told = [Message("system", asked.instructions)] if asked.instructions else []
     logs = asked.top_logprobs is not None or LOGPROBS in (asked.include or [])
+    alternatives = (asked.top_logprobs or 0) if logs else None
     ask = Ask(
         asked.model,
         (*told, *messages(asked.input)),
-        sampling(asked, asked.max_output_tokens, (asked.top_logprobs or 0) if logs else None),
+        sampling(asked, book, asked.max_output_tokens, alternatives),
         tools(_nested(asked.tools or []), asked.tool_choice, asked.parallel_tool_calls),
         shape_of(asked.text.format if asked.text else None, "text.format.schema"),
     )
