@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,7 +206,7 @@ def test_calls_and_their_results_are_told_to_the_model() -> None:
             ],
         }
     )
-    found = chat(body, BOOK)
+    found = chat(body, replace(BOOK, name="own"))
     assert found.model == "own"
     assert found.tools.declared == (TOOL,)
     assert found.messages == (
