@@ -26,12 +26,13 @@ def environment(folder: Path, *packages: str) -> Path:
     return commands
 
 
-def run(command: list[str | Path], timeout: float = 200, **variables: str) -> str:
-    """What a command printed; it must end well."""
+def run(command: list[str | Path], folder: Path, timeout: float = 200, **variables: str) -> str:
+    """What a command printed in a folder; it must end well."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     kept |= {"NO_PROXY": "*", "no_proxy": "*"} | variables
     done = subprocess.run(
         command,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -92,6 +92,7 @@ def test_what_is_answered_is_what_the_document_says(
             *("--seed", "1", "--max-examples", "25", "--phases", "coverage,fuzzing"),
             *("--suppress-health-check", "all", "--continue-on-failure", "--request-timeout", "30"),
         ],
+        tmp_path,
         timeout=550,
     )
     found = re.search(r"(\d+) generated", told)

@@ -75,9 +75,9 @@ def address(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
 
 
 @pytest.mark.parametrize("name", ["litellm", "langchain", "instructor"])
-def test_a_library(name: str, commands: Path, address: str) -> None:
+def test_a_library(name: str, commands: Path, address: str, tmp_path: Path) -> None:
     trial = Path(__file__).parent / "trials" / f"{name}_trial.py"
-    print(run([commands / "python", trial, address]))
+    print(run([commands / "python", trial, address], tmp_path))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def llm(tmp_path: Path, commands: Path, address: str) -> Callable[..., str]:
     (tmp_path / "extra-openai-models.yaml").write_text(models, encoding="utf-8")
 
     def asked(*args: str) -> str:
-        return run([commands / "llm", *args], LLM_USER_PATH=str(tmp_path)).rstrip("\n")
+        return run([commands / "llm", *args], tmp_path, LLM_USER_PATH=str(tmp_path)).rstrip("\n")
 
     return asked
 
