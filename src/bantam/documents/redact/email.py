@@ -5,7 +5,7 @@ import string
 from collections.abc import Iterator
 
 LATIN = "".join(chr(code) for code in range(0xC0, 0x250) if chr(code).isalpha())
-NAME = string.ascii_letters + string.digits + LATIN + "._%+-'=~"
+NAME = string.ascii_letters + string.digits + LATIN + "._%+-'=~#$*!"
 LONGEST_NAME = 128  # characters; mail servers take 64, mailing lists write more
 PASSWORD = re.compile(r"://[^\s/]{0,100}:$")  # what stands before it in a link
 # What is no part of a name: the key in a link (?mail=ann@host.org), an attribute's name in HTML.
@@ -42,7 +42,7 @@ def find(text: str) -> Iterator[tuple[int, int]]:
 
 def _whole(text: str, host: re.Match[str], end_of_name: int) -> Iterator[tuple[int, int]]:
     before = text[max(0, end_of_name - LONGEST_NAME) : end_of_name]
-    name = before[len(before.rstrip(NAME)) :].lstrip(".-'+%=")
+    name = before[len(before.rstrip(NAME)) :].lstrip(".-'+%=#*!")
     start = end_of_name - len(name)
     before = text[max(0, start - 1) : start]
     key = (KEY if before in ("?", "&", ";") else ATTRIBUTE).match(name)

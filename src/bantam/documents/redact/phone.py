@@ -14,8 +14,9 @@ from phonenumbers import Leniency, PhoneNumberMatcher
 # Groups of digits with single signs between them, parentheses around some. The first character is
 # a digit and only then the pattern looks back: that is what `re` searches for fast.
 NUMBER = re.compile(
-    r"\d(?<![\w/#$£€¥@&%]\d)(?<!\d[.,:-]\d)\d*+(?:\)[ \u00a0.\-/]?\d++)?+"
-    r"(?:[ \u00a0.\-–/]\d++|[ \u00a0.]?\(\d++\)[ \u00a0.\-/]?\d++)*+(?![\w%@]|[.,:]\d|\.[A-Za-z])"
+    r"\d(?<![\w/$£€¥@&%]\d)(?<!\d[.,:-]\d)\d*+(?:\)[ \u00a0.\-/]?\d++)?+"
+    r"(?:[ \u00a0.\-–/]\d++|[ \u00a0.]?\(\d++\)[ \u00a0.\-/]?\d++)*+"
+    r"(?!(?!x\d)[\w%@]|[.,:]\d|[.-][A-Za-z])"
 )
 LEAD = re.compile(r"(?:\(?\+ ?\(?|\()$")
 SOMETHING_ELSE = re.compile(
@@ -28,7 +29,7 @@ SOMETHING_ELSE = re.compile(
 # Words after which digits are a telephone's, and words after which they may be. <PHONE> is none.
 _WORD = r"(?i)\b(?!(?<=<)(?-i:[A-Z_]+)>)"
 CALLED = re.compile(
-    _WORD + r"(?:tel[eé]?(?:ph?one?|fono?|fax|fon)?|(?:tele)?phones?|fax|fon|mobile?|"
+    _WORD + r"(?:t[eé]l[eé]?(?:ph?one?|fono?|fax|fon)?|(?:tele)?phones?|fax|fon|mobile?|"
     r"cell(?:ular)?|gsm|whatsapp|m[oó]vil|rufnummer|телефон)"
     r"(?:[ .]{0,2}(?:no|nr|num|number))?[\W_]{0,5}$"
 )
