@@ -225,7 +225,7 @@ HOSTILE = [
 def test_hostile_texts_take_no_longer_than_their_length(piece: str) -> None:
     """Of quadratic time a text ten times as long would take a hundred times as long."""
     times = []
-    for size in (20_000, 200_000):
+    for size in (10_000, 100_000):
         text = piece * (size // len(piece))
         began = time.process_time()
         redact.find(text, by(True))
