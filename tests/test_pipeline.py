@@ -66,6 +66,7 @@ def test_make_leaves_a_whole_run(made: Path) -> None:
         *(f"{stage}/stage.json" for stage in STAGES),
         *(f"text/{name}.parquet" for name in ("train", "val", "test", "dropped")),
         "text/report.json",
+        "text/to_mend.csv",
         *(
             f"train/{name}"
             for name in ("calibration.json", "metrics.jsonl", "plan.json", "result.json")

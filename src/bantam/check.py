@@ -66,7 +66,9 @@ def check(path: Path, run: Path) -> list[Line]:
 
 def _data(made: recipe.Recipe) -> list[str]:
     splits = [part for part in (made.data.val, made.data.test) if isinstance(part, list)]
-    return list(dict.fromkeys(name for part in [made.data.examples, *splits] for name in part))
+    mended = [made.data.mended] if made.data.mended else []
+    parts = [made.data.examples, *splits, mended]
+    return list(dict.fromkeys(name for part in parts for name in part))
 
 
 def _models(made: recipe.Recipe) -> list[str]:
@@ -110,7 +112,8 @@ def _split(made: recipe.Recipe, data: dict[str, sources.Source]) -> dict[str, An
     wanted = made.data
     multi, kind = made.task.multi, made.task.kind
     paths = files(wanted.examples), files(wanted.val), files(wanted.test)
-    found = prepare(wanted, *paths, multi, kind, recipe.answer_schema(made))
+    mended = data[wanted.mended].path if wanted.mended else None
+    found = prepare(wanted, *paths, multi, kind, recipe.answer_schema(made), mended)
     if kind != "classify":
         _answers(wanted, {name: getattr(found, name) for name in SPLITS}, made)
         return found.report

@@ -144,6 +144,36 @@ def make(recipe: Path, run: Path | None, require: bool, json_: bool) -> None:
         sys.exit(3)
 
 
+class _Default(click.Group):
+    """A group of commands that takes anything else for the argument of its first one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            args = [next(iter(self.commands)), *args]
+        return super().resolve_command(ctx, args)
+
+
+@bantam.group(cls=_Default)
+def text() -> None:
+    """Clean the documents of a recipe: `bantam text RECIPE`."""
+
+
+@text.command("clean")
+@click.argument("recipe", type=PATH)
+@click.option("--run", type=PATH, help="The run's folder [default: runs/NAME].")
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core].")
+@as_json
+def text_clean(recipe: Path, run: Path | None, workers: int | None, json_: bool) -> None:
+    """Read, clean and report the documents of RECIPE. Goes on where it stopped."""
+    from bantam.curation import text
+    from bantam.documents.told import words
+
+    report = text(recipe, run, workers=workers)
+    _print_json(report) if json_ else click.echo(words(report))
+
+
 @bantam.command()
 @click.argument("model")
 @click.argument("text", required=False)

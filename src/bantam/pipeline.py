@@ -212,6 +212,7 @@ def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
     names = [made.base.model, *made.data.examples]
     for files in (made.data.val, made.data.test):
         names += files if isinstance(files, list) else []
+    names += [made.data.mended] if made.data.mended else []
     names += _asked(made)
     locked = read_lock(folder).get("sources", {})
     here = made.path.parent
@@ -270,11 +271,12 @@ def _text(job: Job) -> str:
         "examples": data.examples,
         "val": data.val if isinstance(data.val, list) else [],
         "test": data.test if isinstance(data.test, list) else [],
+        "mended": [data.mended] if data.mended else [],
     }
     kind, schema = job.made.task.kind, job.schema
     key = runs.key_of(
         "text",
-        1,
+        2,
         data.model_dump(),
         job.made.task.multi,
         {n: found[n].sha256 for names in files.values() for n in names},
@@ -283,11 +285,14 @@ def _text(job: Job) -> str:
     )
 
     def build(folder: Path) -> None:
-        from bantam.text import answers
+        from bantam.text import answers, mending, suspects
         from bantam.text.prepare import SPLITS, prepare
 
-        examples, val, test = ([found[n].path for n in names] for names in files.values())
-        prepared = prepare(data, examples, val, test, job.made.task.multi, kind, schema)
+        multi = job.made.task.multi
+        examples, val, test, mended = ([found[n].path for n in names] for names in files.values())
+        prepared = prepare(data, examples, val, test, multi, kind, schema, *mended)
+        checked = suspects.check(prepared.labelled, kind, multi, data.seed, prepared.mended)
+        mending.write(folder / "to_mend.csv", checked.suspects, prepared.mended)
         splits = {name: getattr(prepared, name) for name in SPLITS}
         if kind == "extract" and data.tools:
             splits, most = answers.settled_calls(splits)
@@ -297,12 +302,15 @@ def _text(job: Job) -> str:
             runs.write_json(folder / "schema.json", {"schema": settled})
         for name, frame in (splits | {"dropped": prepared.dropped}).items():
             frame.write_parquet(folder / f"{name}.parquet")
-        runs.write_json(folder / "report.json", prepared.report)
+        report = prepared.report | {"label_check": checked.report}
+        runs.write_json(folder / "report.json", report)
 
     _stage(job, "text", key, build)
     report = json.loads((job.folder / "text" / "report.json").read_text(encoding="utf-8"))
     for warning in report["warnings"]:
         say(f"  warning: {warning}")
+    if count := sum(part["rows"] for part in report["label_check"]["suspects"]):
+        say(f"  {count} labels to look at: {job.folder / 'text' / 'to_mend.csv'}")
     _lock(job.folder, split_sha256=report["split_hash"], split_seed=data.seed)
     return key
 

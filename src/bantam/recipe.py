@@ -1,29 +1,28 @@
 """The recipe: the TOML file that a user writes, read, checked and given its defaults."""
 
-import difflib
 import json
 import re
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from bantam import units
 from bantam.errors import BadInput
+from bantam.recipe_file import LARGEST, NAME, Mistake, default_name, held, table_of, told
+from bantam.recipe_types import (
+    Bytes,
+    Column,
+    Files,
+    Milliseconds,
+    Seconds,
+    Section,
+    Seed,
+    Share,
+    Source,
+    nearest,
+    source,
+)
 from bantam.toml_lines import key_lines
 
 KIND_RIVALS: dict[str, tuple[str, ...]] = {  # the simple ones of each kind
@@ -47,42 +46,7 @@ KEY_KINDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("data", "accepted"): ("extract",),
     ("train", "class_weights"): ("classify",),
 }
-SCHEMES = ("pypi", "hf", "https")
 HOLE = "{text}"  # in a prompt
-LARGEST = 1_000_000  # bytes; a recipe is written by hand
-EXAMPLES = {
-    "name": '"my-task"',
-    "kind": '"classify"',
-    "instruction": '"Which team should answer this message?"',
-    "sure": "0.9",
-    "schema": '"schema.json"',
-    "tools": '"tools"',
-    "accepted": '"accepted"',
-    "output": '"category"',
-    "examples": '["examples.csv"]',
-    "group": '"customer"',
-    "none": '"none of these"',
-    "budget": '"5 min"',
-    "epochs": "1.0",
-    "steps": "500",
-    "threads": "2",
-    "size": '"160 MB"',
-    "latency": '"200 ms"',
-    "memory": '"1 GB"',
-    "prompts": '["Message: {text}\\nTeam:"]',
-}
-
-
-def _source(text: str) -> str:
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)  # two letters at least: C: is a drive
-    if scheme and scheme[1] not in SCHEMES:
-        raise ValueError(
-            f'"{scheme[1]}:" is no known source; a path, pypi:name==version, hf:owner/name '
-            "or https://... is"
-        )
-    if not text.strip() or "\0" in text:
-        raise ValueError("must be a path or a source such as pypi:name==version")
-    return text
 
 
 def _rival(text: str, info: ValidationInfo) -> str:
@@ -90,10 +54,10 @@ def _rival(text: str, info: ValidationInfo) -> str:
     if text in known:
         return text
     if text.endswith(".gguf") or re.search(r"[:/\\]", text):
-        return _source(text)
+        return source(text)
     raise ValueError(
         f"must be one of {', '.join(known)}, or a model: a .gguf, pypi:..., hf:..., "
-        f"https:... or a path with a slash{_nearest(text, known)}"
+        f"https:... or a path with a slash{nearest(text, known)}"
     )
 
 
@@ -112,37 +76,6 @@ def _kind(value: object) -> object:
     return value
 
 
-def _with_unit(read: Any, write: Any, example: str) -> Any:
-    """The marks of a number that is written with its unit: text in, number kept, text out."""
-
-    def parse(value: object) -> object:
-        if not isinstance(value, str):
-            raise ValueError(f'must be written in quotes with its unit, such as "{example}"')
-        return read(value)
-
-    return (
-        BeforeValidator(parse),
-        PlainSerializer(write, when_used="json-unless-none"),
-        WithJsonSchema({"type": "string", "examples": [example]}),
-    )
-
-
-Seconds = Annotated[float, *_with_unit(units.seconds, units.write_seconds, "5 min")]
-Milliseconds = Annotated[float, *_with_unit(units.milliseconds, units.write_milliseconds, "200 ms")]
-Bytes = Annotated[int, *_with_unit(units.size, units.write_size, "160 MB")]
-Source = Annotated[str, AfterValidator(_source)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Files = Annotated[list[Source], Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Column = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, serialize_by_alias=True
-    )
-
-
 class Task(Section):
     """What the model is for. The name defaults to that of the recipe's folder.
 
@@ -153,7 +86,7 @@ class Task(Section):
     without it the schema is inferred from the examples.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "task"
+    name: Annotated[str, Field(pattern=NAME)] = "task"
     kind: Annotated[Literal["classify", "extract", "generate"], BeforeValidator(_kind)]
     instruction: str = ""
     multi: bool = False
@@ -178,6 +111,10 @@ class Data(Section):
     `tools` is the column of each row's function declarations, as OpenAI's API takes them; the
     output is then the list of calls that answer the text. `accepted` is a column of all the calls
     that are right, where there are several ways, to judge by.
+
+    With `date`, a column, the newest rows are the test rows and the next newest the validation
+    rows. With `near_duplicates` texts that are nearly equal never stand on two sides of a split.
+    `mended` is the run's text/to_mend.csv with its column mended filled in by hand.
     """
 
     examples: Files
@@ -185,6 +122,9 @@ class Data(Section):
     output: Annotated[str, Field(min_length=1, validate_default=True)] = "label"
     separator: Annotated[str, Field(min_length=1)] = "|"
     group: Column | None = None
+    date: Column | None = None
+    near_duplicates: bool = True
+    mended: Source | None = None
     val: Share | Files = 0.1
     test: Share | Files = 0.15
     conflicts: Literal["drop", "majority", "keep"] = "drop"
@@ -194,7 +134,7 @@ class Data(Section):
     accepted: Column | None = None
     seed: Seed = 0
 
-    @field_validator("output", "group", "tools", "accepted")
+    @field_validator("output", "group", "date", "tools", "accepted")
     @classmethod
     def _another_column(cls, column: str | None, info: ValidationInfo) -> str | None:
         for other in ("input", "output", "tools"):
@@ -260,8 +200,10 @@ class Judge(Section):
     answer is to follow. `shots` is how many examples a few-shot prompt shows in all.
     """
 
-    rivals: list[Annotated[str, AfterValidator(_rival)]] = list(KIND_RIVALS["classify"])
-    prompts: list[Annotated[str, AfterValidator(_prompt)]] = []
+    rivals: list[Annotated[str, AfterValidator(_rival)]] = Field(
+        default=list(KIND_RIVALS["classify"])
+    )
+    prompts: list[Annotated[str, AfterValidator(_prompt)]] = Field(default=[])
     shots: Annotated[int, Field(ge=1, le=1000)] = 12
 
 
@@ -303,19 +245,10 @@ class Recipe(Written):
 
 def load(path: Path) -> Recipe:
     """Read and check a recipe. BadInput tells every mistake at once, each with its line and key."""
-    text = _text(path)
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path} is not valid TOML: {error}", _syntax_mend(text, error)) from None
-    except RecursionError:
-        raise BadInput(f"{path} is nested too deeply to be a recipe", "flatten it") from None
+    text, raw = table_of(path)
     if isinstance(raw.get("task"), dict):
         raw["task"].setdefault("name", default_name(path))
-    try:
-        written = Written.model_validate(raw, context={"rivals": _known_rivals(raw)})
-    except ValidationError as error:
-        raise _bad(path, text, raw, error) from None
+    written = held(path, text, raw, Written, {"rivals": _known_rivals(raw)})
     _check_kind(path, key_lines(text), written)
     _check_multi(path, key_lines(text), written)
     return Recipe(**dict(_with_rivals(written)), path=path)
@@ -394,6 +327,9 @@ def _check_kind(path: Path, lines: dict[tuple[str | int, ...], int], written: Wr
             "several outputs of one text are no conflict where texts are generated, but references"
         )
         found.append((("data", "conflicts"), why))
+    if data.date and isinstance(data.val, list) and isinstance(data.test, list):
+        why = "there is nothing to split by date: data.val and data.test are files of their own"
+        found.append((("data", "date"), why))
     if kind == "extract" and data.tools is None and data.accepted is not None:
         found.append((("data", "accepted"), "there is none without data.tools"))
     if kind == "extract" and data.tools is not None and written.task.schema_file is not None:
@@ -402,11 +338,11 @@ def _check_kind(path: Path, lines: dict[tuple[str | int, ...], int], written: Wr
     if kind == "extract" and data.tools is not None and written.judge.prompts:
         why = "there are none with data.tools, where the functions of each row are told as well"
         found.append((("judge", "prompts"), why))
-    told = [
-        _Mistake(lines[place], ".".join(place), why, "take the line out") for place, why in found
+    mistakes = [
+        Mistake(lines[place], ".".join(place), why, "take the line out") for place, why in found
     ]
-    if told:
-        raise _told(path, told)
+    if mistakes:
+        raise told(path, mistakes)
 
 
 def _listed(kinds: Iterable[str]) -> str:
@@ -455,168 +391,3 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Written.model_json_schema(),
     }
-
-
-def default_name(path: Path) -> str:
-    """The name of a task whose recipe gives none: its folder's for recipe.toml, else the file's."""
-    path = path.absolute()
-    name = path.parent.name if path.name == "recipe.toml" else path.stem
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64] or "task"
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-    except OSError as error:
-        raise BadInput(
-            f"cannot read the recipe {path}: {error.strerror}",
-            "give the path of a recipe.toml; `bantam new DATA` writes one",
-        ) from None
-    if len(content) > LARGEST:
-        raise BadInput(f"{path} is over 1 MB: too large to be a recipe", "is it the data file?")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise BadInput(f"{path}, line {line}: not UTF-8 text", "save the file as UTF-8") from None
-
-
-def _syntax_mend(text: str, error: tomllib.TOMLDecodeError) -> str:
-    found = re.search(r"at line (\d+)", str(error))
-    lines = text.splitlines()
-    if found and int(found[1]) <= len(lines):
-        return f"look at line {found[1]}: {lines[int(found[1]) - 1].strip()[:120]}"
-    return "the file ends too early: is a quote or a bracket not closed?"
-
-
-class _Mistake(NamedTuple):
-    line: int
-    key: str
-    problem: str
-    mend: str
-
-
-def _bad(path: Path, text: str, raw: dict[str, Any], error: ValidationError) -> BadInput:
-    lines = key_lines(text)
-    found: dict[tuple[str | int, ...], list[Any]] = {}
-    for detail in error.errors(include_url=False):
-        found.setdefault(_written_place(raw, detail["loc"]), []).append(detail)
-    return _told(path, [_mistake(place, details, lines) for place, details in found.items()])
-
-
-def _told(path: Path, mistakes: list[_Mistake]) -> BadInput:
-    mistakes = sorted(mistakes)
-    messages = [f"{path}, line {m.line}, {m.key}: {m.problem}" for m in mistakes]
-    if len(mistakes) == 1:
-        return BadInput(messages[0], mistakes[0].mend)
-    mends = [f"line {m.line}: {m.mend}" for m in mistakes]
-    return BadInput("\n".join(messages), "\n    ".join(["", *mends]))
-
-
-def _written_place(raw: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """The table, key and item that pydantic means: below the key it adds the branch of a union."""
-    for depth, part in enumerate(loc):
-        item = isinstance(raw, list) and isinstance(part, int)
-        if not item and not (isinstance(raw, dict) and part in raw):
-            return loc[: max(depth, 2)]
-        raw = raw[part]
-    return loc
-
-
-def _mistake(
-    place: tuple[str | int, ...], details: list[Any], lines: dict[tuple[str | int, ...], int]
-) -> _Mistake:
-    line = next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), 1)
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{_bare(part)}" for part in place)[1:]
-    first = details[0]
-    if first["type"] == "missing":
-        return _Mistake(line, key, "is missing", _add(place))
-    if first["type"] == "extra_forbidden":
-        return _Mistake(line, key, "there is no such key", _instead(place))
-    problem = " or ".join(dict.fromkeys(_problem(detail) for detail in details))
-    problem = problem.replace(" or must be ", " or ")
-    if "exclude each other" in problem:
-        return _Mistake(line, key, problem, "take one of the two out")
-    return _Mistake(line, key, f"{problem} (it is {_shown(first['input'])})", _mend(place))
-
-
-def _problem(detail: Any) -> str:
-    """What is wrong with a value, in the words of this file rather than of pydantic."""
-    kind, context = detail["type"], detail.get("ctx", {})
-    plain = {
-        "string_type": "must be text in quotes",
-        "int_type": "must be a whole number",
-        "float_type": "must be a number",
-        "finite_number": "must be a finite number",
-        "list_type": 'must be a list such as ["a", "b"]',
-        "model_type": "must be a table",
-        "string_too_short": "must not be empty",
-        "too_short": "must not be empty",
-        "string_pattern_mismatch": "must be up to 64 small letters, digits, - and _",
-    }
-    bounds = {
-        "greater_than": "must be more than {gt}",
-        "greater_than_equal": "must be at least {ge}",
-        "less_than": "must be less than {lt}",
-        "less_than_equal": "must be at most {le}",
-        "literal_error": "must be {expected}",
-        "value_error": "{error}",
-    }
-    if kind in bounds:
-        return bounds[kind].format(**context).replace("'", '"')
-    return plain.get(kind, str(detail["msg"]))
-
-
-def _add(place: tuple[str | int, ...]) -> str:
-    if len(place) == 1:
-        required = [name for name, field in _keys(str(place[0])).items() if field.is_required()]
-        lines = "".join(f"\n    {key} = {_example(key)}" for key in required)
-        return f"add the table\n    [{place[0]}]{lines}"
-    return f"add under [{place[0]}]: {place[-1]} = {_example(str(place[-1]))}"
-
-
-def _instead(place: tuple[str | int, ...]) -> str:
-    key = str(place[-1])
-    tables = list(Written.model_fields)
-    homes = [table for table in tables if key in _keys(table)]
-    if homes:
-        return f"{key} belongs under {' or '.join(f'[{table}]' for table in homes)}"
-    if len(place) == 1:
-        return f"the tables are {', '.join(tables)}{_nearest(key, tables)}"
-    known = list(_keys(str(place[0])))
-    return f"the keys of [{place[0]}] are {', '.join(known)}{_nearest(key, known)}"
-
-
-def _mend(place: tuple[str | int, ...]) -> str:
-    if len(place) == 1:
-        return f"write [{place[0]}] on a line of its own and its keys below it"
-    return f"write for instance {place[1]} = {_example(str(place[1]))}"
-
-
-def _example(key: str) -> str:
-    """How a key may be written: its default, or for those without a telling one an example."""
-    if key in EXAMPLES:
-        return EXAMPLES[key]
-    field = next(_keys(table)[key] for table in Written.model_fields if key in _keys(table))
-    return json.dumps(field.default)
-
-
-def _keys(table: str) -> dict[str, FieldInfo]:
-    """The keys of a table as they are written."""
-    section = cast(type[Section], Written.model_fields[table].annotation)
-    return {field.alias or name: field for name, field in section.model_fields.items()}
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f'; did you mean "{close[0]}"?' if close else ""
-
-
-def _bare(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]{1,60}", key) else _shown(key)
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."

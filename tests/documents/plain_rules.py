@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import cache
 
 import regex
 
@@ -35,15 +36,18 @@ def tokens(text: str) -> list[str]:
     return found
 
 
+@cache
 def alone(letter: str) -> bool:
     scripts = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Line_Break=Complex_Context}]"
     return bool(regex.fullmatch(scripts, letter) and regex.fullmatch(r"\p{L}", letter))
 
 
+@cache
 def spaced(letter: str) -> bool:
     return bool(regex.fullmatch(r"[\p{L}\p{M}\p{N}_]", letter)) and not alone(letter)
 
 
+@cache
 def is_word(token: str) -> bool:
     return bool(regex.search(r"[\p{L}\p{M}\p{N}]", token))
 
@@ -131,6 +135,7 @@ def measures(text: str) -> dict[str, float]:
     }
 
 
+@cache
 def grams(text: str, n: int = 5) -> set[tuple[str, ...]]:
     """The runs of n words, case set aside; all words of a shorter text."""
     words = [folded(token) for token in tokens(text) if is_word(token)]

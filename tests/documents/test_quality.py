@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bantam.documents import quality, words
 from bantam.documents.normalise import normalise
-from bantam.documents.quality import C4, FineWeb, Gopher, Repetition, Rules
+from bantam.recipe_documents import C4, FineWeb, Gopher, Repetition, Rules
 
 # A small vocabulary, so that words, lines and paragraphs come again.
 PIECES = ["the", "of", "and", "café", "don't", "x1", "2024", "___", "#", "...", "…", "..", ".", "!"]
@@ -145,7 +145,7 @@ def test_the_first_rule_tells_and_an_earlier_reason_stays() -> None:
 
 
 def test_stop_words_are_those_of_the_language() -> None:
-    gopher = Gopher(stop_words={"en": ("the", "of"), "de": ("der", "und", "ist")})
+    gopher = Gopher(stop_words={"en": ["the", "of"], "de": ["der", "und", "ist"]})
     rules = Rules(gopher=gopher)
     texts = ["the of The", "der und der the", "the of", "the of", "le la"]
     found = measured(*texts, rules=rules, languages=["en", "de", "fr", None, "de"])

@@ -196,3 +196,24 @@ def test_rows_without_a_label_can_be_a_label_of_their_own(tmp_path: Path) -> Non
     report = prepare(data(none="neither"), [path]).report
     assert report["labels"] == {"a": 20, "b": 20, "neither": 20}
     assert report["dropped"] == []
+
+
+def test_the_newest_rows_are_the_test_rows(tmp_path: Path) -> None:
+    rows = [(f"number {n}", "ab"[n % 2], f"{n % 28 + 1}.{n // 28 + 1}.2024") for n in range(200)]
+    rows[3] = (*rows[3][:2], "some day")
+    path = save(tmp_path, "a.csv", random.Random(0).sample(rows, 200), "text,label,day")
+    made = prepare(data(date="day", val=0.1, test=0.2), [path])
+    numbers = {
+        name: sorted(int(text.split()[1]) for text in getattr(made, name)["input"])
+        for name in ("train", "val", "test")
+    }
+    assert numbers["test"] == list(range(160, 200))
+    assert numbers["val"] == list(range(140, 160))
+    assert made.dropped.select("input", "reason").rows() == [
+        ("number 3", "no date that can be read")
+    ]
+    assert made.report["dates"]["test"] == ["2024-06-21 00:00:00", "2024-08-04 00:00:00"]
+    assert dict(made.train.schema) == SCHEMA
+    test = save(tmp_path, "t.csv", [("a text", "a", "")] * 2, "text,label,g")  # has no dates
+    held = prepare(data(date="day", test=["t"]), [path], None, [test])
+    assert held.test.height == 2 and held.val["input"].to_list()

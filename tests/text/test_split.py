@@ -3,6 +3,7 @@
 import random
 import warnings
 from collections import Counter
+from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from bantam.text import clean
-from bantam.text.split import split, split_hash
+from bantam.text.split import by_time, split, split_hash
 
 Row = tuple[str, str, str | None]
 
@@ -148,3 +149,54 @@ def test_groups_are_balanced_at_least_as_well_as_by_scikit_learn(groups: int) ->
     assert np.mean(ours) <= np.mean(theirs)
     if groups >= 60:  # below, one large group can be a third of the test split
         assert np.mean(ours) < 0.06
+
+
+@settings(max_examples=80)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.none() | st.integers(0, 12)), min_size=1, max_size=80
+    ),
+    st.sampled_from([(0.1, 0.15), (0.0, 0.3), (0.3, 0.0), (0.4, 0.4)]),
+)
+def test_what_judges_is_newer_than_what_is_learned_from(
+    rows: list[tuple[int, int | None]], shares: tuple[float, float]
+) -> None:
+    data = frame(
+        [(f"t{n}", "x", f"g{group}" if group else None) for n, (_, group) in enumerate(rows)]
+    )
+    when = pl.Series([datetime(2024, 1, 1) + timedelta(days=day) for day, _ in rows])
+    placed = data.with_columns(when=when).with_columns(
+        side=by_time(data.with_columns(when=when), *shares)
+    )
+    grouped = placed.drop_nulls("group").group_by("group").agg(pl.col("side").n_unique())
+    assert (grouped["side"] == 1).all()
+    for older, newer in (("train", "val"), ("train", "test"), ("val", "test")):
+        last = placed.filter(side=older)["when"].max()
+        units = placed.filter(side=newer).with_columns(
+            pl.when(pl.col("group").is_null()).then("id").otherwise("group").alias("unit")
+        )
+        first = units.group_by("unit").agg(pl.col("when").max())["when"].min()
+        assert last is None or first is None or last <= first
+    if not any(group for _, group in rows):
+        sizes = [placed.filter(side=name).height for name in ("train", "val", "test")]
+        assert abs(sizes[2] - shares[1] * len(rows)) <= 1
+        assert abs(sizes[1] - shares[0] * len(rows)) <= 1
+
+
+def test_the_newest_rows_judge_and_the_order_of_the_rows_does_not_matter() -> None:
+    rows: list[Row] = [(f"t{n}", "ab"[n % 2], None) for n in range(200)]
+    days = [datetime(2024, 1, 1) + timedelta(days=n // 2) for n in range(200)]
+    data = frame(rows).with_columns(when=pl.Series(days))
+    sides = by_time(data, 0.1, 0.2)
+    assert sides.to_list() == ["train"] * 140 + ["val"] * 20 + ["test"] * 40
+    mixed = data.sample(fraction=1, shuffle=True, seed=0)
+    there = dict(zip(data["id"], sides, strict=True))
+    assert dict(zip(mixed["id"], by_time(mixed, 0.1, 0.2), strict=True)) == there
+
+
+def test_near_copies_count_as_groups_do() -> None:
+    rows: list[Row] = [(f"t{n}", "ab"[n % 2], None) for n in range(100)]
+    data = frame(rows).with_columns(cluster=pl.Series([n // 5 for n in range(100)]))
+    placed = data.with_columns(side=split(data, 0.2, 0.2, 0))
+    assert (placed.group_by("cluster").agg(pl.col("side").n_unique())["side"] == 1).all()
+    assert Counter(placed["side"]) == {"train": 60, "val": 20, "test": 20}

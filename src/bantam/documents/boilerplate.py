@@ -11,21 +11,12 @@ Manku and Motwani 2002).
 """
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict
 
 from bantam.documents import lines
+from bantam.recipe_documents import Boilerplate
 
 TALKING = r"^\s*(?:\S+\s+){2}\S|[\p{Han}\p{Hiragana}\p{Katakana}]{8}"  # at least three words
 LINES = pl.Schema({"source": pl.String(), "text": pl.String(), "documents": pl.Int64()})
-
-
-class Boilerplate(BaseModel):
-    """When a line is boilerplate: in how many documents of its source, and in which share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    min_documents: int = 10
-    min_share: float = 0.05
 
 
 def sizes(frame: pl.DataFrame) -> pl.DataFrame:

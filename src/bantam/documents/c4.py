@@ -9,8 +9,8 @@ import polars as pl
 
 from bantam.documents import lines, words
 from bantam.documents.compiled import compiled
-from bantam.documents.quality import C4
 from bantam.documents.words import Bytes, Places
+from bantam.recipe_documents import C4
 
 CITATION = r"\[(?:\d*|edit|citation needed)\]"
 POLICIES = ["terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies"]

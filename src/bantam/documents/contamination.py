@@ -77,11 +77,12 @@ def index(rows: pl.DataFrame) -> Index:
     return Index(told, few, within, keys, taken, marks)
 
 
-def search(ids: pl.Series, found: Words, sought: Index) -> pl.DataFrame:
-    """What the documents of a shard share with the rows, as a frame of `FOUND`: one row for each
-    document and row of a benchmark, with the number of runs of words that the document has of it,
-    and the longest stretch of shared words as it stands in the benchmark.
+def search(frame: pl.DataFrame, found: Words, sought: Index) -> pl.DataFrame:
+    """What a shard's documents, whose words were `found`, share with the rows: `FOUND`, one row for
+    each document and row of a benchmark, with the number of runs of words that the document has of
+    it, and the longest stretch of shared words as it stands in the benchmark.
     """
+    ids = frame["id"]
     met = np.zeros(len(found), np.int64)
     hits = np.empty(0, np.uint64)
     for _ in range(2):  # first only counted, then noted

@@ -2,9 +2,10 @@
 
 *Exact* copies have the same words and symbols in the same order, case and white space set aside.
 *Near* copies share most of their runs of five words: a MinHash signature of 112 numbers stands for
-the set of these runs, documents are compared when they agree in one of 14 bands of 8, and are near
-when their whole signatures agree in at least three quarters (Broder 1997; Lee et al. 2022). Of near
-copies one stays that is near to each that goes: a chain of small differences takes nothing along.
+the set of these runs, documents are compared when they agree in one of 16 bands of 7, and are near
+when 83 of the 112 agree, which says that they share three quarters (Broder 1997; Lee et al. 2022).
+Of near copies one stays that is near to each that goes: a chain of small differences takes nothing
+along. With 14 bands of 8 a tenth of the pairs that share 0.75 to 0.85 would never be compared.
 
 The signature is drawn with one permutation (Li, Owen and Zhang 2012): a run's hash says which of
 the 112 numbers it may become, and the smallest becomes it. A number that no run asks for is the
@@ -26,8 +27,8 @@ from bantam.documents.compiled import compiled
 from bantam.documents.words import PRIME, START, STIR, SYMBOL, Bytes, Hashes, Places, Words, stirred
 
 GRAM = 5  # words
-NUMBERS, BANDS = 112, 14
-NEAR = 0.75
+NUMBERS, BANDS = 112, 16
+NEAR = 83  # numbers of a signature that agree; a little under 0.75, so that few are missed
 COMPARED = 64  # the best documents of a band's bucket, with which all others of it are compared
 NEIGHBOURS = 16  # better near copies that are remembered of a document
 
@@ -139,7 +140,6 @@ def _near(signatures: Signatures, rows: Places) -> tuple[Places, Bytes, Places]:
     """Of documents without exact copies, the best first (`rows` of the signatures): for each the
     one that stays in its place, how many permutations agree with it, and the best of its cluster.
     """
-    least = int(np.ceil(NEAR * NUMBERS))
     width = NUMBERS // BANDS
     neighbours = np.full((len(rows), NEIGHBOURS), -1, np.int32)
     agreeing = np.zeros((len(rows), NEIGHBOURS), np.uint8)
@@ -148,7 +148,7 @@ def _near(signatures: Signatures, rows: Places) -> tuple[Places, Bytes, Places]:
     for band in range(0, NUMBERS, width):
         _hash_band(signatures, rows, band, band + width, keys)
         order = np.argsort(keys, kind="stable")  # equal keys stay in order: the best first
-        _compare(signatures, rows, keys, order, least, neighbours, agreeing, linked)
+        _compare(signatures, rows, keys, order, NEAR, neighbours, agreeing, linked)
     near, agreed = np.arange(len(rows)), np.full(len(rows), NUMBERS, np.uint8)
     _settle(neighbours, agreeing, near, agreed, linked)
     return near, agreed, linked

@@ -9,10 +9,11 @@ need words are skipped for documents in scripts written without spaces (`spacele
 letter counts as a word.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict
 
 from bantam.documents import words
 from bantam.documents.compiled import compiled
@@ -35,88 +36,10 @@ from bantam.documents.words import (
     decode,
     stirred,
 )
+from bantam.recipe_documents import Rules
 
-ENGLISH = ("the", "be", "to", "of", "and", "that", "have", "with")  # Gopher's stop words
 LONGEST_GRAM = 10
 ELLIPSIS, BULLET = 0x2026, 0x2022
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Gopher(_Section):
-    """Gopher's quality rules. Symbols count in the shares of words, as they do in datatrove."""
-
-    min_words: int | None = 50
-    max_words: int | None = 100_000
-    min_word_length: float | None = 3
-    max_word_length: float | None = 10
-    max_hashes: float | None = 0.1  # "#" per word
-    max_ellipses: float | None = 0.1  # "..." per word
-    max_bullet_lines: float | None = 0.9  # share of the lines that begin with "-" or a bullet
-    max_ellipsis_lines: float | None = 0.3  # share of the lines that end with an ellipsis
-    min_alphabetic: float | None = 0.8  # share of the words that hold a letter
-    min_stop_words: int | None = 2  # how many different ones
-    # By language. Documents in others are not asked for any; without a column `language` all count
-    # as English.
-    stop_words: dict[str, tuple[str, ...]] = {"en": ENGLISH}
-
-
-class Repetition(_Section):
-    """Gopher's rules on repetition: shares of the lines, paragraphs or characters of a document."""
-
-    max_lines: float | None = 0.3
-    max_paragraphs: float | None = 0.3
-    max_line_characters: float | None = 0.2
-    max_paragraph_characters: float | None = 0.2
-    max_top_2_gram: float | None = 0.2
-    max_top_3_gram: float | None = 0.18
-    max_top_4_gram: float | None = 0.16
-    max_5_grams: float | None = 0.15
-    max_6_grams: float | None = 0.14
-    max_7_grams: float | None = 0.13
-    max_8_grams: float | None = 0.12
-    max_9_grams: float | None = 0.11
-    max_10_grams: float | None = 0.1
-
-
-class C4(_Section):
-    """C4's rules. Its first six keys are of lines (module `c4`), the others of documents.
-
-    Two are off as they come, since they take headings, lists and code: C4 has `line_ends` true and
-    `min_line_words` 3.
-    """
-
-    line_ends: bool = False  # a line must end with . ? ! " or ', and not with "..."
-    min_line_words: int | None = None
-    max_word_characters: int | None = 1000  # of the longest word of a line
-    javascript: bool = True  # lines that speak of it go
-    policy: bool = True  # lines that speak of cookies, terms of use or privacy policies go
-    citations: bool = True  # "[12]", "[edit]" and "[citation needed]" are taken out of lines
-    lorem_ipsum: bool = True
-    curly_brackets: bool = True
-    min_sentences: int | None = 5
-
-
-class FineWeb(_Section):
-    """FineWeb's own rules."""
-
-    min_ended_lines: float | None = 0.12  # share of the lines that end a sentence
-    max_short_lines: float | None = 0.67  # share of the lines of at most `short_line` characters
-    short_line: int = 30
-    max_repeated_characters: float | None = 0.01  # share that stands in repeated lines
-    max_newlines: float | None = 0.3  # per word
-
-
-class Rules(_Section):
-    """All thresholds, with the papers' values."""
-
-    gopher: Gopher = Gopher()
-    repetition: Repetition = Repetition()
-    c4: C4 = C4()
-    fineweb: FineWeb = FineWeb()
-
 
 # Which measure each rule compares, in the order in which they are told.
 RULES = (
@@ -253,7 +176,7 @@ def _share(part: Places, whole: Places) -> npt.NDArray[np.float64]:
 
 
 def _stop_words(
-    found: Words, lists: dict[str, tuple[str, ...]], languages: pl.Series | None
+    found: Words, lists: Mapping[str, Sequence[str]], languages: pl.Series | None
 ) -> pl.Series:
     """How many different stop words of its language each text holds; null without a list."""
     named = sorted(lists)

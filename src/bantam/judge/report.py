@@ -68,6 +68,7 @@ def report(run: Json) -> str:
         even_odds=len(per_class) * math.log(2) if multi else even,
         training=report_run.training(loose.rows(run.get("metrics"))),
         plan=report_run.pairs(plan),
+        labels=report_run.labels(loose.part(run.get("text"))),
         data=report_run.data(loose.part(run.get("text")), loose.part(run.get("lock"))),
         mistakes=report_verdict.mistakes(loose.rows(run.get("mistakes")), multi),
         ledger=report_run.ledger(stages),

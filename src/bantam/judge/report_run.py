@@ -133,6 +133,7 @@ def data(report: Json, lock: Json) -> Json | None:
         ],
         "points": list(dict.fromkeys(point for points in lengths.values() for point in points)),
         "lengths": lengths,
+        "near": bool(loose.part(report.get("near_copies"))),
         "notes": [*_data_notes(report), *map(str, warnings)],
     }
     return found if report and any(found.values()) else None
@@ -156,10 +157,53 @@ def _data_notes(report: Json) -> list[str]:
         notes.append(
             f"{words.count(texts)} texts had more than one {what}; the rule for them: {rule}"
         )
+    near = loose.part(report.get("near_copies"))
+    if clusters := loose.number(near.get("clusters")):
+        notes.append(
+            f"near copies kept on one side of the split: {words.count(near.get('rows'))} rows in "
+            f"{words.count(clusters)} clusters, at most {words.count(near.get('largest'))} in one"
+        )
+    for split, dates in loose.part(report.get("dates")).items():
+        oldest, newest = (loose.items(dates) + [None] * 2)[:2]
+        notes.append(f"rows of {split}: from {oldest} to {newest}")
+    if mended := loose.part(report.get("mended")):
+        notes.append(
+            f"mended by hand: {words.count(mended.get('changed'))} rows got another label, "
+            f"{words.count(mended.get('dropped'))} were dropped"
+        )
     if merged := loose.part(report.get("merged_labels")):
         shown = ", ".join(f'"{one}" as "{other}"' for one, other in list(merged.items())[:10])
         notes.append(f"labels read as one: {shown}" + (" and more" if len(merged) > 10 else ""))
     return notes
+
+
+def labels(report: Json) -> Json | None:
+    """text/report.json, "label_check": the labels that may be wrong, and those that look alike."""
+    check = loose.part(report.get("label_check"))
+    reasons = loose.rows(check.get("suspects"))
+    shown = [
+        {**suspect, "reason": reason.get("reason")}
+        for reason in reasons
+        for suspect in loose.rows(reason.get("shown"))
+    ]
+    pairs = []
+    for pair in loose.rows(check.get("alike")):
+        names, taken = loose.items(pair.get("labels")), loose.items(pair.get("taken_for_the_other"))
+        rows = loose.items(pair.get("rows"))
+        if len(names) == len(taken) == len(rows) == 2:
+            shares = [
+                (loose.number(count) or 0) / (loose.number(of) or 1)
+                for count, of in zip(taken, rows, strict=True)
+            ]
+            pairs.append({"labels": names, "shares": shares})
+    found = {
+        "rows": loose.number(check.get("rows")),
+        "agrees": loose.number(check.get("agrees")),
+        "reasons": reasons,
+        "shown": shown,
+        "alike": pairs,
+    }
+    return found if reasons or pairs else None
 
 
 def lineage(lock: Json, data: Json) -> Json | None:

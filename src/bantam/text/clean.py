@@ -18,6 +18,7 @@ from bantam.errors import BadInput
 from bantam.kinds import several
 from bantam.text import read
 
+CONTRADICTED = "contradicted"  # begins the reason of contradictions
 KEPT = pl.col("reason").is_null()
 POOL = KEPT & pl.col("split").is_null()
 
@@ -162,7 +163,7 @@ def contradictions(
     texts, {"text", "labels": {label: rows}}. Equal texts have an equal `key`; `what` is the word
     for an output.
     """
-    reason = f"contradicted {what}"
+    reason = f"{CONTRADICTED} {what}"
     pool = frame.filter(POOL)
     labels = pool.group_by(key).agg(pl.col("output").n_unique())
     texts = labels.filter(pl.col("output") > 1)[key]

@@ -12,6 +12,7 @@ import polars as pl
 
 from bantam import recipe
 from bantam.errors import BadInput
+from bantam.recipe_file import default_name
 from bantam.text import clean, read, references
 from bantam.text import values as values_of
 from bantam.text.report import label_counts, quantiles
@@ -153,7 +154,7 @@ def write_recipe(look: Look, path: Path) -> str:
         "# Change what is wrong; what stands after a # is a comment.",
         "",
         "[task]",
-        f"name = {_quoted(recipe.default_name(look.path))}",
+        f"name = {_quoted(default_name(look.path))}",
         f"kind = {_quoted(look.task)}",
         *_what_is_asked(look),
         "",

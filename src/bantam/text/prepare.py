@@ -1,6 +1,6 @@
 """From labelled files to train, val and test rows, and a report of what became of each row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from bantam.errors import BadInput
+from bantam.kinds import several
 from bantam.recipe import Data
-from bantam.text import clean, read, references, shares, values
+from bantam.text import clean, dates, mending, near, read, references, shares, values
 from bantam.text.report import report
-from bantam.text.split import split
+from bantam.text.split import by_time, split
 
 COLUMNS = ("id", "input", "output", "group", "file", "row")
 MORE_COLUMNS = ("shares", "tools", "accepted")  # of some recipes
@@ -21,13 +22,25 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Prepared:
-    """The rows as docs/architecture.md lays them out, and the report that goes beside them."""
+    """The rows as docs/architecture.md lays them out, and the report that goes beside them.
+
+    `mended` are the rows of the sheet that was filled in by hand, if there is one and as far as
+    they fit (`mending.SHEET`).
+    """
 
     train: pl.DataFrame
     val: pl.DataFrame
     test: pl.DataFrame
     dropped: pl.DataFrame
     report: dict[str, Any]
+    mended: pl.DataFrame | None = None
+
+    @property
+    def labelled(self) -> pl.DataFrame:
+        """All rows whose labels can be looked at: those that are kept, and the contradictions."""
+        contradictions = self.dropped.filter(pl.col("reason").str.starts_with(clean.CONTRADICTED))
+        parts = [self.train, self.val, self.test, contradictions.drop("reason")]
+        return pl.concat(parts, how="diagonal")
 
 
 def prepare(
@@ -38,6 +51,7 @@ def prepare(
     multi: bool = False,
     kind: str = "classify",
     schema: dict[str, Any] | None = None,
+    mended: Path | None = None,
 ) -> Prepared:
     """Read, clean and split labelled rows; the files are those of `data`, already fetched.
 
@@ -48,20 +62,29 @@ def prepare(
     test.
 
     Val and test files of their own are not split, thinned or deduplicated; what they share with the
-    other rows leaves the others. BadInput when a file or column cannot be read, when there are not
-    two labels, when outputs are not what the kind needs, or when a split would be empty.
+    other rows leaves the others. The sheet `mended` (see `mending`) changes labels of all rows.
+    BadInput when a file or column cannot be read, when there are not two labels, when outputs are
+    not what the kind needs, or when a split would be empty.
     """
     given = [(None, files), ("val", val_files), ("test", test_files)]
     parts = [_read(data, part, name, multi, kind) for name, part in given if part]
     notes = [note for part in parts for note in part.notes]
     together = pl.concat((part.frame for part in parts), how="diagonal")
+    sheet = mending.load(mended) if mended else None
     if kind == "classify":
-        cleaned = _labels(data, together, multi)
+        cleaned = _labels(data, together, multi, sheet)
     elif kind == "extract":
-        cleaned = _values(data, together, schema)
+        cleaned = _values(data, together, schema, sheet)
     else:
-        cleaned = _texts(together)
+        cleaned = _texts(together, sheet)
     frame = clean.apart(cleaned.frame)
+    notes += cleaned.mended.notes if cleaned.mended else []
+    if data.near_duplicates:
+        frame = near.apart(near.clustered(frame))
+        notes += near.warnings(frame.filter(clean.KEPT))
+    if data.date:
+        frame, told = dates.dated(frame, data.date)
+        notes += told
     _check(data, frame, multi, kind)
     if data.shares:
         labels = frame.filter(clean.POOL)["output"].unique().sort().to_list()
@@ -88,41 +111,88 @@ def prepare(
             multi,
             kind,
             dict(together["file"].value_counts().sort("file").iter_rows()),
-        ),
+        )
+        | _told(kept, cleaned.mended),
+        mended=cleaned.mended.sheet if cleaned.mended else None,
     )
 
 
 class _Cleaned(NamedTuple):
-    """Rows as `clean` leaves them, which labels were merged, and which texts had several."""
+    """Rows as `clean` leaves them, which labels were merged, which texts had several, and what was
+    mended by hand."""
 
     frame: pl.DataFrame
     merged: dict[str, str]
     contradictions: list[dict[str, Any]]
+    mended: mending.Mended | None
 
 
-def _labels(data: Data, frame: pl.DataFrame, multi: bool) -> _Cleaned:
+def _labels(data: Data, frame: pl.DataFrame, multi: bool, sheet: pl.DataFrame | None) -> _Cleaned:
     frame = clean.missing(frame, data.none, multi)
     if multi:
         frame, merged = clean.label_sets(frame, data.separator, data.none)
     else:
         frame, merged = clean.merge_labels(frame)
-    frame, found = clean.contradictions(clean.identify(frame), data.conflicts)
-    return _Cleaned(clean.duplicates(frame), merged, found)
+    labels = clean.single(frame.filter(clean.KEPT)["output"].unique(), multi)
+    known = {clean.normalised(label): label for label in labels}
+
+    def spelt(written: str) -> str:
+        """Labels as the other rows spell them."""
+        parts = several.parted(written) if multi else [written]
+        parts = [part.strip() for part in parts if part.strip()]
+        return several.joined(known.get(clean.normalised(part), part) for part in parts)
+
+    frame, mended = _mended(clean.identify(frame), sheet, spelt)
+    if mended:
+        labels = clean.single(frame.filter(clean.KEPT)["output"].unique().sort(), multi)
+        new = ", ".join(f'"{label}"' for label in labels if clean.normalised(label) not in known)
+        mended.notes.extend([f"data.mended: no row had the label {new} before"] if new else [])
+    frame, found = clean.contradictions(frame, data.conflicts)
+    return _Cleaned(clean.duplicates(frame), merged, found, mended)
 
 
-def _values(data: Data, frame: pl.DataFrame, schema: dict[str, Any] | None) -> _Cleaned:
-    frame = clean.missing(frame, what="output")
-    frame = values.calls(frame) if data.tools else values.outputs(frame, schema)
+def _values(
+    data: Data, frame: pl.DataFrame, schema: dict[str, Any] | None, sheet: pl.DataFrame | None
+) -> _Cleaned:
+    def checked(frame: pl.DataFrame) -> pl.DataFrame:
+        return values.calls(frame) if data.tools else values.outputs(frame, schema)
+
+    frame, mended = _mended(clean.identify(checked(clean.missing(frame, what="output"))), sheet)
+    if mended:
+        frame = checked(frame)
     key = "question" if data.tools else "key"
-    frame, found = clean.contradictions(clean.identify(frame), data.conflicts, key, "output")
-    return _Cleaned(clean.duplicates(frame, key), {}, found)
+    frame, found = clean.contradictions(frame, data.conflicts, key, "output")
+    return _Cleaned(clean.duplicates(frame, key), {}, found, mended)
 
 
-def _texts(frame: pl.DataFrame) -> _Cleaned:
+def _texts(frame: pl.DataFrame, sheet: pl.DataFrame | None) -> _Cleaned:
     """Several texts of one input are no contradiction, and letters in another case another input:
     only the very same pair is a duplicate."""
     frame = clean.missing(references.parted(frame), what="output")
-    return _Cleaned(clean.duplicates(clean.identify(frame), "input"), {}, [])
+    frame, mended = _mended(clean.identify(frame), sheet)
+    return _Cleaned(clean.duplicates(frame, "input"), {}, [], mended)
+
+
+def _mended(
+    frame: pl.DataFrame, sheet: pl.DataFrame | None, spelt: Callable[[str], str] = str
+) -> tuple[pl.DataFrame, mending.Mended | None]:
+    if sheet is None:
+        return frame, None
+    found = mending.applied(frame, sheet, spelt)
+    return found.frame, found
+
+
+def _told(kept: pl.DataFrame, mended: mending.Mended | None) -> dict[str, Any]:
+    """What the report says of the rows that only these know of."""
+    found: dict[str, Any] = {"mended": mended.told} if mended else {}
+    if "cluster" in kept.columns:
+        found["near_copies"] = near.told(kept)
+    if "when" in kept.columns:
+        found["dates"] = {
+            str(name): [str(rows["when"].min()), str(rows["when"].max())]
+            for (name,), rows in kept.drop_nulls("when").group_by("split", maintain_order=True)
+        }
+    return found
 
 
 def _read(
@@ -135,6 +205,8 @@ def _read(
     frames, notes = [], []
     for path in files:
         wanted = columns | ({"group": data.group} if data.group else {})
+        if data.date and split_name is None:
+            wanted["date"] = data.date
         if data.shares and split_name is None:
             wanted |= shares.columns(path, data.shares)
         if data.accepted and _judged(data, path, split_name):
@@ -153,7 +225,7 @@ def _read(
                 "reason",
                 pl.lit(split_name, pl.String).alias("split"),
                 pl.col(f"^{shares.MARK}.*$"),
-                pl.col("^(tools|accepted)$"),
+                pl.col("^(tools|accepted|date)$"),
                 *accepted,
             )
         )
@@ -200,7 +272,7 @@ def _split(data: Data, frame: pl.DataFrame, multi: bool, kind: str) -> pl.DataFr
         pool = pool.with_columns(pl.lit("").alias("output"))
     val = data.val if isinstance(data.val, float) else 0.0
     test = data.test if isinstance(data.test, float) else 0.0
-    chosen = split(pool, val, test, data.seed, multi)
+    chosen = by_time(pool, val, test) if data.date else split(pool, val, test, data.seed, multi)
     where = pl.int_range(pl.len()).filter(clean.POOL)
     places = frame.select(where).to_series()
     return frame.with_columns(frame["split"].scatter(places, chosen))
@@ -213,10 +285,11 @@ def _check_splits(data: Data, splits: dict[str, pl.DataFrame], multi: bool, kind
         total = sum(other.height for other in splits.values())
         groups = pl.concat([other["group"] for other in splits.values()]).drop_nulls().n_unique()
         within = f' in {groups} groups ("{data.group}" is never split)' if data.group else ""
+        near_too = ", or say data.near_duplicates = false" if data.near_duplicates else ""
         raise BadInput(
             f"the {name} split would be empty: {total} rows{within} are too few",
             "give more rows, larger shares in data.val and data.test, or files of their own there"
-            + (", or take out data.group" if data.group else ""),
+            + (", or take out data.group" if data.group else near_too),
         )
     if kind == "classify" and clean.single(splits["train"]["output"], multi).n_unique() < 2:
         raise BadInput(

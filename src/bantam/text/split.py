@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from bantam.kinds import several
 
 NAMES = ("train", "val", "test")
+TOGETHER = ("key", "group", "cluster")  # equal texts, the user's groups, near copies
 SWEEPS = 3
 
 Ints = NDArray[np.int64]
@@ -22,15 +23,14 @@ def split(
 ) -> pl.Series:
     """Give each row "train", "val" or "test": a str series, as long as the frame.
 
-    `frame` has `id` (16 hex digits), `key` (u64, equal for equal texts), `output` and `group`. Rows
-    that share a group or a key, also through others, stay together. Each label is spread over the
-    splits in the asked shares as far as that allows; a label with too few rows for all goes to
-    train. With `multi` an output is a set of labels, of which each is spread, and the empty set as
-    if it were a label. The result depends on the ids and the seed, not on the order of the rows,
-    and a few new rows move few old ones.
+    `frame` has `id` (16 hex digits), `output` and what `units` keeps together. Each label is spread
+    over the splits in the asked shares as far as that allows; a label with too few rows for all
+    goes to train. With `multi` an output is a set of labels, of which each is spread, and the empty
+    set as if it were a label. The result depends on the ids and the seed, not on the order of the
+    rows, and a few new rows move few old ones.
     """
     shares = np.array([1 - val - test, val, test])
-    unit = _together(frame)
+    unit = units(frame)
     each = pl.DataFrame({"unit": unit, "label": frame["output"]})
     if multi:
         each = each.with_columns(pl.col("label").str.split(several.SEPARATOR)).explode("label")
@@ -46,6 +46,27 @@ def split(
     return pl.Series(np.array(NAMES)[chosen][unit], dtype=pl.String)
 
 
+def by_time(frame: pl.DataFrame, val: float, test: float) -> pl.Series:
+    """The newest rows "test", the next newest "val", the others "train": a series as `split`'s.
+
+    `frame` has `id`, `when` (a datetime, never null) and what `units` keeps together. A unit goes
+    by its newest row, so nothing is learned that is newer than what judges; of equally new ones the
+    ids decide.
+    """
+    unit = units(frame)
+    times = frame.select(pl.col("when").dt.epoch("us")).to_series().to_numpy()
+    count = int(unit.max(initial=-1)) + 1
+    newest = np.full(count, np.iinfo(np.int64).min)
+    np.maximum.at(newest, unit, times)
+    sequence = np.lexsort((_smallest_id(frame["id"], unit, count), newest))[::-1]
+    sizes = np.bincount(unit, minlength=count)[sequence]
+    middles = np.cumsum(sizes) - sizes / 2  # a unit lies where most of it does
+    chosen = np.empty(count, dtype=np.int64)
+    bounds = frame.height * np.array([test, test + val])
+    chosen[sequence] = 2 - np.searchsorted(bounds, middles, side="right")
+    return pl.Series(np.array(NAMES)[chosen][unit], dtype=pl.String)
+
+
 def split_hash(splits: dict[str, pl.DataFrame]) -> str:
     """sha256 of the sorted lines "split id": the same for the same rows in the same splits."""
     digest = hashlib.sha256()
@@ -55,22 +76,20 @@ def split_hash(splits: dict[str, pl.DataFrame]) -> str:
     return digest.hexdigest()
 
 
-def _together(frame: pl.DataFrame) -> Ints:
-    """The unit of each row, from 0: rows that share a key or a group, also through others.
+def units(frame: pl.DataFrame) -> Ints:
+    """The unit of each row, from 0: rows that share a value of a column of `TOGETHER`, also through
+    others, are one. Nothing is shared by nulls.
 
-    Rows, keys and groups are the nodes of a graph, its connected components are the units.
+    Rows and values are the nodes of a graph, its connected components are the units.
     """
-    keys = _dense(frame["key"])
-    if frame["group"].null_count() == frame.height:
-        return keys
-    grouped = frame["group"].is_not_null().to_numpy()
-    groups = _dense(frame["group"].drop_nulls())
-    first_group = frame.height + int(keys.max()) + 1
-    nodes = first_group + int(groups.max()) + 1
     rows = np.arange(frame.height)
-    starts = np.concatenate([rows, rows[grouped]])
-    ends = np.concatenate([frame.height + keys, first_group + groups])
-    graph = coo_array((np.ones(len(starts), dtype=np.int8), (starts, ends)), shape=(nodes, nodes))
+    starts, ends, nodes = [], [], frame.height
+    for column in (frame[name] for name in TOGETHER if name in frame.columns):
+        starts.append(rows[column.is_not_null().to_numpy()])
+        ends.append(nodes + _dense(column.drop_nulls()))
+        nodes += column.n_unique()
+    edges = np.concatenate(starts), np.concatenate(ends)
+    graph = coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=(nodes, nodes))
     component = connected_components(graph, directed=False)[1]
     return _dense(pl.Series(component[: frame.height]))
 

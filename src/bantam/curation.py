@@ -1,0 +1,134 @@
+"""`bantam text`: the documents of a recipe, from files to what is worth learning from."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from bantam import ledger, recipe_documents, runs, sources
+from bantam.documents import told
+from bantam.documents.curate import BENCHMARKS, curate
+from bantam.documents.document import Unread
+from bantam.documents.read import read
+from bantam.documents.shards import Shard
+from bantam.documents.walk import Source
+from bantam.errors import BadInput
+from bantam.progress import bar, say
+from bantam.recipe_documents import From, Recipe
+
+WORK = "shards"  # in the run's folder
+USUAL = "documents"  # the source of files that have no name
+
+
+def text(path: Path, folder: Path | None = None, *, workers: int | None = None) -> dict[str, Any]:
+    """Make the text stage of a recipe of documents; gives its report.
+
+    The run is made in `folder`, or runs/NAME below the current one: text/ holds what is kept, what
+    was dropped and the report; shards/ what was found on the way, as it was read. BadInput for what
+    the recipe has wrong, JobFailed when the disk is full.
+    """
+    made = recipe_documents.load(path)
+    folder = folder or Path("runs") / made.task.name
+    if in_the_way := [place for place in (folder, *folder.parents) if place.is_file()]:
+        raise BadInput(f"{in_the_way[0]} is a file, no place for a run", "name a folder with --run")
+    with runs.alone(folder):
+        runs.write_text(folder / "recipe.toml", path.read_text(encoding="utf-8"))
+        here = path.parent
+        places = list(_places(made, here))
+        benchmarks = _benchmarks(made.documents.against, here)
+        with ledger.spent(folder / "ledger.jsonl", "text", "documents"), bar("text") as advance:
+            shards = curate(
+                made.documents,
+                places,
+                benchmarks,
+                folder / WORK,
+                lambda step, done, total: advance(done, total, step),
+                workers=workers,
+            )
+            key = runs.key_of("documents", 1, [shard.key for shard in shards])
+            runs.stage(folder, "text", key, partial(_gathered, shards, folder / WORK))
+    return told.read(folder / "text")
+
+
+def _gathered(shards: Sequence[Shard], work: Path, folder: Path) -> None:
+    """documents-NNNNN.parquet, dropped.parquet and report.json."""
+    kept = [part for shard in shards for part in sorted(shard.folder.glob("kept-*.parquet"))]
+    for number, part in enumerate(kept):
+        _same_file(part, folder / f"documents-{number:05d}.parquet")
+    gone = [part for shard in shards for part in sorted(shard.folder.glob("gone-*.parquet"))]
+    pl.scan_parquet(gone).sink_parquet(folder / "dropped.parquet")
+    told.write(told.report(work), folder)
+
+
+def _same_file(path: Path, link: Path) -> None:
+    """Another name for a file; a copy where the file system has one name a file."""
+    try:
+        os.link(path, link)
+    except OSError:
+        shutil.copyfile(path, link)
+
+
+def _places(made: Recipe, here: Path) -> Iterator[Source]:
+    """The folders and patterns that the recipe's sources come to."""
+    wanted = made.documents
+    if wanted.files:
+        yield from _of(USUAL, From(files=wanted.files), here)
+    for name, more in wanted.sources.items():
+        yield from _of(name, more, here)
+
+
+def _of(name: str, more: From, here: Path) -> Iterator[Source]:
+    for file in more.files:
+        folder, pattern, licence = _found(file, here)
+        yield Source(
+            name, folder, (pattern,), more.text, more.licence or licence, more.licence_column
+        )
+
+
+def _found(file: str, here: Path) -> tuple[Path, str, str | None]:
+    """A folder, the pattern within it, and the licence if something fetched says so."""
+    if file.partition(":")[0] in ("pypi", "hf", "https"):
+        found = sources.resolve(file, relative_to=here)
+        at, licence = found.path, found.licence
+    else:
+        at, licence = here / Path(file).expanduser(), None
+    if at.is_dir():
+        return at, "**", licence
+    if at.exists():
+        return at.parent, glob.escape(at.name), licence
+    fixed = Path(*(part for part in _until_pattern(at)))
+    pattern = at.relative_to(fixed).as_posix()
+    if not glob.has_magic(pattern) or not fixed.is_dir():
+        raise BadInput(f"{at} does not exist", "name a folder, a file or a pattern such as *.md")
+    return fixed, pattern, licence
+
+
+def _until_pattern(path: Path) -> Iterator[str]:
+    for part in path.parts:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _benchmarks(names: Sequence[str], here: Path) -> pl.DataFrame:
+    """The rows that no document may hold: each document of these files is one."""
+    found = [BENCHMARKS.to_frame()]
+    for name in names:
+        folder, pattern, _ = _found(name, here)
+        unread: list[Unread] = []
+        source = Source(name, folder, (pattern,))
+        texts = [text for frame in read([source], unread) for text in frame["text"]]
+        for passed in unread:
+            say(f"  warning: {passed.path}: {passed.reason}")
+        if not texts:
+            raise BadInput(f"{name} holds no text", "name a file of rows in documents.against")
+        rows = {"benchmark": name, "row": range(1, len(texts) + 1), "text": texts}
+        found.append(pl.DataFrame(rows, BENCHMARKS))
+    return pl.concat(found)

@@ -1,0 +1,50 @@
+"""The same work on many shards at once, on this machine's cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from bantam.engine import cores
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def mapped(work: Callable[[T], R], items: Sequence[T], workers: int | None = None) -> Iterator[R]:
+    """What `work` makes of each item, as it is ready, in no order.
+
+    `workers` processes (None: one a core; 1: none beside this one).
+    """
+    count = min(workers or cores(), len(items))
+    return _here(work, items, count) if count > 1 else map(work, items)
+
+
+def _here(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
+    from joblib import Parallel, delayed  # type: ignore[import-untyped]
+
+    # polars and numba have threads of their own: the processes share the cores as it is.
+    with _environment(POLARS_MAX_THREADS="1", NUMBA_NUM_THREADS="1"):
+        parallel = Parallel(
+            workers, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * workers
+        )
+        yield from parallel(delayed(work)(item) for item in items)
+
+
+class _environment:
+    """Variables for processes that are started meanwhile."""
+
+    def __init__(self, **variables: str) -> None:
+        self.variables = variables
+
+    def __enter__(self) -> None:
+        self.before = {name: os.environ.get(name) for name in self.variables}
+        os.environ.update(self.variables)
+
+    def __exit__(self, *error: object) -> None:
+        for name, value in self.before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

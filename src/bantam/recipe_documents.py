@@ -1,0 +1,205 @@
+"""The part of a recipe that says which documents there are, and what of them is kept.
+
+A rule is switched off with `false`: TOML knows no null.
+"""
+
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Literal, get_args
+
+from pydantic import BeforeValidator, Field
+from pydantic.fields import FieldInfo
+
+from bantam.errors import BadInput
+from bantam.recipe_file import NAME, default_name, held, table_of
+from bantam.recipe_types import Column, Files, Section, Seed, Share, Source
+
+ENGLISH = ["the", "be", "to", "of", "and", "that", "have", "with"]  # Gopher's stop words
+
+
+def _no_false(value: object) -> object:
+    return None if value is False else value
+
+
+IntOrOff = Annotated[int | None, BeforeValidator(_no_false)]
+FloatOrOff = Annotated[float | None, BeforeValidator(_no_false)]
+
+
+def _off(section: type[Section]) -> BeforeValidator:
+    """`false` in place of a table: none of its rules."""
+
+    def read(value: object) -> object:
+        if value is not False:
+            return value
+        fields = section.model_fields.items()
+        return section(**{name: False for name, field in fields if _may_be_off(field)})
+
+    return BeforeValidator(read)
+
+
+def _may_be_off(field: FieldInfo) -> bool:
+    return field.annotation is bool or NoneType in get_args(field.annotation)
+
+
+class Gopher(Section):
+    """Gopher's quality rules. Symbols count in the shares of words, as they do in datatrove."""
+
+    min_words: IntOrOff = 50
+    max_words: IntOrOff = 100_000
+    min_word_length: FloatOrOff = 3
+    max_word_length: FloatOrOff = 10
+    max_hashes: FloatOrOff = 0.1  # "#" per word
+    max_ellipses: FloatOrOff = 0.1  # "..." per word
+    max_bullet_lines: FloatOrOff = 0.9  # share of the lines that begin with "-" or a bullet
+    max_ellipsis_lines: FloatOrOff = 0.3  # share of the lines that end with an ellipsis
+    min_alphabetic: FloatOrOff = 0.8  # share of the words that hold a letter
+    min_stop_words: IntOrOff = 2  # how many different ones
+    # By language. Documents in others are not asked for any; without a column `language` all count
+    # as English.
+    stop_words: dict[str, list[str]] = Field(default={"en": ENGLISH})
+
+
+class Repetition(Section):
+    """Gopher's rules on repetition: shares of the lines, paragraphs or characters of a document."""
+
+    max_lines: FloatOrOff = 0.3
+    max_paragraphs: FloatOrOff = 0.3
+    max_line_characters: FloatOrOff = 0.2
+    max_paragraph_characters: FloatOrOff = 0.2
+    max_top_2_gram: FloatOrOff = 0.2
+    max_top_3_gram: FloatOrOff = 0.18
+    max_top_4_gram: FloatOrOff = 0.16
+    max_5_grams: FloatOrOff = 0.15
+    max_6_grams: FloatOrOff = 0.14
+    max_7_grams: FloatOrOff = 0.13
+    max_8_grams: FloatOrOff = 0.12
+    max_9_grams: FloatOrOff = 0.11
+    max_10_grams: FloatOrOff = 0.1
+
+
+class C4(Section):
+    """C4's rules. Its first six keys are of lines (module `c4`), the others of documents.
+
+    Two are off as they come, since they take headings, lists and code: C4 has `line_ends` true and
+    `min_line_words` 3.
+    """
+
+    line_ends: bool = False  # a line must end with . ? ! " or ', and not with "..."
+    min_line_words: IntOrOff = None
+    max_word_characters: IntOrOff = 1000  # of the longest word of a line
+    javascript: bool = True  # lines that speak of it go
+    policy: bool = True  # lines that speak of cookies, terms of use or privacy policies go
+    citations: bool = True  # "[12]", "[edit]" and "[citation needed]" are taken out of lines
+    lorem_ipsum: bool = True
+    curly_brackets: bool = True
+    min_sentences: IntOrOff = 5
+
+
+class FineWeb(Section):
+    """FineWeb's own rules."""
+
+    min_ended_lines: FloatOrOff = 0.12  # share of the lines that end a sentence
+    max_short_lines: FloatOrOff = 0.67  # share of the lines of at most `short_line` characters
+    short_line: int = 30
+    max_repeated_characters: FloatOrOff = 0.01  # share that stands in repeated lines
+    max_newlines: FloatOrOff = 0.3  # per word
+
+
+class Rules(Section):
+    """All thresholds, with the papers' values. `gopher = false` switches off all of a paper's."""
+
+    gopher: Annotated[Gopher, _off(Gopher)] = Gopher()
+    repetition: Annotated[Repetition, _off(Repetition)] = Repetition()
+    c4: Annotated[C4, _off(C4)] = C4()
+    fineweb: Annotated[FineWeb, _off(FineWeb)] = FineWeb()
+
+
+class Boilerplate(Section):
+    """When a line is boilerplate: in how many documents of its source, and in which share."""
+
+    min_documents: int = 10
+    min_share: float = 0.05
+
+
+class Redaction(Section):
+    """Personal data that is replaced before anything is kept.
+
+    `kinds` as `bantam.documents.redact` names them; empty: nothing is looked for. `regions` are
+    those whose telephone numbers are known without "+". `patterns` and `words` are your own, by
+    the name that stands in their place. With `fakes` they are replaced by values that look real and
+    cannot be, else by placeholders such as <EMAIL>.
+    """
+
+    kinds: list[str] | None = None
+    regions: list[str] = Field(default=["US"])
+    patterns: dict[str, str] = Field(default={})
+    words: dict[str, list[str]] = Field(default={})
+    fakes: bool = False
+
+
+class From(Section):
+    """Documents that belong together: folders, patterns, archives and files.
+
+    Of tables, `text` is the column that holds text and `licence_column` that of its licence.
+    `licence` is that of files that say nothing.
+    """
+
+    files: Files
+    text: Column | None = None
+    licence: str | None = None
+    licence_column: Column | None = None
+
+
+class Documents(Rules):
+    """Unlabelled text.
+
+    `files` are documents without more to say of them; `sources` tell more, by name. Documents in
+    other languages than `languages` go, if it names any. `against` are files of rows that training
+    must not have seen, such as benchmarks. `markup = false` leaves HTML in
+    texts as it is. `val` is the share that is held out.
+    """
+
+    files: list[Source] = Field(default=[])
+    sources: dict[str, From] = Field(default={})
+    markup: bool = True
+    languages: list[str] = Field(default=[])
+    language_probability: Share = 0.5
+    boilerplate: Annotated[Boilerplate | None, BeforeValidator(_no_false)] = Boilerplate()
+    redact: Redaction = Redaction()
+    against: list[Source] = Field(default=[])
+    val: Share = 0.02
+    seed: Seed = 0
+
+
+class Purpose(Section):
+    """What the documents are for. The name defaults to that of the recipe's folder."""
+
+    name: Annotated[str, Field(pattern=NAME)] = "documents"
+    kind: Literal["complete"] = "complete"
+
+
+class Written(Section):
+    """The file as its author writes it."""
+
+    task: Purpose = Purpose()
+    documents: Documents
+
+
+class Recipe(Written):
+    """A recipe of documents and the file that it stands in; its relative paths start there."""
+
+    path: Path
+
+
+def load(path: Path) -> Recipe:
+    """Read and check a recipe of documents. BadInput tells every mistake with its line and key."""
+    text, raw = table_of(path)
+    if isinstance(raw.setdefault("task", {}), dict):
+        raw["task"].setdefault("name", default_name(path))
+    written = held(path, text, raw, Written, {})
+    documents = written.documents
+    if not documents.files and not documents.sources:
+        raise BadInput(
+            f"{path}: [documents] names no files", 'add files = ["notes/", "mails/*.mbox"]'
+        )
+    return Recipe(**dict(written), path=path)
