@@ -9,16 +9,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
 import job
-from bantam import ledger, runs
+from bantam import ledger, pipeline, recipe, runs
 from bantam.errors import BadInput
 from bantam.formats import gguf, lora
 from bantam.judge.verdict import Verdict
 from bantam.model import Model, find_adapter
+from bantam.text.prepare import SPLITS
 
 Bantam = Callable[..., job.Done]
 STAGES = ("text", "train", "model", "pack", "adapter", "judge")
@@ -165,6 +167,40 @@ def test_another_seed_redoes_training_and_what_follows(
         assert runs.file_sha256(run / file) != runs.file_sha256(made / "runs/tiny" / file)
     assert "report: runs/tiny/report.html" in done.out
     assert 'bantam run runs/tiny "a text"' in done.out
+
+
+def test_a_mended_sheet_redoes_the_rows_and_so_does_a_change_of_it(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, run = job.write(tmp_path, tiny_model), tmp_path / "run"
+    with (tmp_path / "rows.csv").open("a", encoding="utf-8") as file:
+        file.write("a text of two labels,good\na text of two labels,poor\n")
+    run.mkdir()
+
+    def text() -> tuple[str, pl.DataFrame]:
+        made = recipe.load(path)
+        key = pipeline._text(pipeline.Job(made, run, pipeline._sources(made, run)))
+        assert runs.sound(run / "text", key)
+        kept = [pl.read_parquet(run / "text" / f"{name}.parquet") for name in SPLITS]
+        return key, pl.concat(kept).filter(pl.col("input") == "a text of two labels")
+
+    first, before = text()
+    assert before.height == 0
+    assert f"labels to look at: {run / 'text/to_mend.csv'}" in capsys.readouterr().err
+    sheet = pl.read_csv(run / "text/to_mend.csv")
+    assert sheet["label"].head(2).to_list() == ["good", "poor"]
+    change(tmp_path, "[data]", '[data]\nmended = "mended.csv"')
+    keys = {first}
+    for label in ("poor", "good enough"):
+        sheet.with_columns(mended=pl.lit(label)).head(2).write_csv(tmp_path / "mended.csv")
+        key, after = text()
+        keys.add(key)
+        assert after["output"].to_list() == [label]
+    assert len(keys) == 3
+    assert text()[0] == key and "text: done before" in capsys.readouterr().err
+    report = json.loads((run / "text/report.json").read_text("utf-8"))
+    assert report["mended"] == {"changed": 2, "dropped": 0, "lost": 0}
+    assert sheet.head(2)["id"][0] not in json.dumps(report["label_check"])
 
 
 def test_make_goes_on_after_sudden_death(made: Path, tmp_path: Path, bantam: Bantam) -> None:

