@@ -60,10 +60,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memory", type=int, metavar="MB")
     asked = parser.parse_args()
-    frame = corpus()
     if asked.memory:
-        grow(frame, asked.memory)
+        grow(asked.memory)
         return
+    frame = corpus()
     psutil.Process().cpu_affinity([0])
     raw = shards(frame)
     size = frame["text"].str.len_bytes().sum() / 1e6
@@ -307,22 +307,21 @@ def datatrove(ours: pl.DataFrame) -> dict:
     return json.loads(out.read_text("utf-8"))
 
 
-def grow(frame: pl.DataFrame, megabytes: int) -> None:
+def grow(megabytes: int) -> None:
     """Much text, a shard at a time, in processes on all cores: time on the clock, memory."""
-    small = shards(frame.drop("of"))
-    rounds = range(-(-megabytes // (frame["text"].str.len_bytes().sum() // 1_000_000)))
-    tasks = []
-    for number, shard in enumerate(small):
-        path = FOLDER / f"shard-{number:03}.parquet"
-        shard.write_parquet(path)
-        tasks += [(path, turn) for turn in rounds]
-    del frame, small
+    if not (FOLDER / "shard-000.parquet").exists():
+        for number, shard in enumerate(shards(corpus().drop("of"))):
+            shard.write_parquet(FOLDER / f"shard-{number:03}.parquet")
+        sys.exit("the shards are written: call again, so that this does not count in memory")
+    paths = sorted(FOLDER.glob("shard-*.parquet"))
+    turns = -(-megabytes * 1_000_000 // (SHARD * len(paths)))
+    tasks = [(path, turn) for turn in range(turns) for path in paths]
     signatures = FOLDER / "signatures"
-    size, exact, documents = 0, [], []
+    size, most, exact, documents = 0, 0, [], []
     began = time.monotonic()
     with signatures.open("wb") as file:
-        for told, drawn, bytes_read in mapped(worked, tasks):
-            size += bytes_read
+        for told, drawn, bytes_read, memory in mapped(worked, tasks):
+            size, most = size + bytes_read, max(most, memory)
             drawn.signatures.tofile(file)
             exact.append(drawn.exact)
             documents.append(told)
@@ -331,15 +330,14 @@ def grow(frame: pl.DataFrame, megabytes: int) -> None:
     found = duplicates.find(frame, np.concatenate(exact), drawn_before)
     took = time.monotonic() - began
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     kept = found["survivor"].is_null().sum()
     print(f"{size / 1e6:.0f} MB, {len(frame)} documents of {len(tasks)} shards, {kept} kept")
     print(f"{size / 1e6 / took:.1f} MB/s on the clock with {psutil.cpu_count()} cores")
-    print(f"peak memory: {own / 1e3:.0f} MB across all shards, {child / 1e3:.0f} MB a worker")
+    print(f"peak memory: {own / 1e3:.0f} MB across all shards, {most / 1e3:.0f} MB a worker")
     signatures.unlink()
 
 
-def worked(task: tuple[Path, int]) -> tuple[pl.DataFrame, duplicates.Sketch, int]:
+def worked(task: tuple[Path, int]) -> tuple[pl.DataFrame, duplicates.Sketch, int, int]:
     """A shard after all that is done to it alone. Later turns have words of their own."""
     path, turn = task
     rules = Rules()
@@ -355,7 +353,8 @@ def worked(task: tuple[Path, int]) -> tuple[pl.DataFrame, duplicates.Sketch, int
     measures = quality.measure(found, rules)
     frame = quality.judge(frame, measures, rules)
     told = frame.hstack(spoken(found)).select("id", "licence", "words", "symbols")
-    return told, duplicates.sketch(found), size
+    drawn = duplicates.sketch(found)
+    return told, drawn, size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":
