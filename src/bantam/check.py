@@ -1,5 +1,6 @@
 """The preflight: everything that a recipe needs is tried, and nothing is spent."""
 
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from bantam.formats import gguf, safetensors
 from bantam.judge import words
 from bantam.kinds import classify
 from bantam.model import rival_in
+from bantam.sources import endpoint
 
 Line = dict[str, Any]  # what, ok, mend, warnings
 Found = TypeVar("Found")
@@ -53,6 +55,8 @@ def check(path: Path, run: Path) -> list[Line]:
     for rival in rivals:
         if rival is not None:
             tried(partial(_rival, rival, made.task.kind), lambda found: f"rival: {found.name}")
+    if made.handover.endpoint:
+        tried(partial(_endpoint, made.handover), str)
     if base is not None:
         size = tried(partial(_parameters, base), lambda n: f"base: {n / 1e6:.0f}M parameters")
         if size is not None:
@@ -73,8 +77,17 @@ def _data(made: recipe.Recipe) -> list[str]:
 
 def _models(made: recipe.Recipe) -> list[str]:
     rivals = [name for name in made.judge.rivals if name not in recipe.SIMPLE_RIVALS]
-    larger = [made.handover.model] if made.handover.model else []
-    return list(dict.fromkeys([made.base.model, *rivals, *larger]))
+    larger = made.handover.model
+    others = [larger] if larger and not made.handover.endpoint else []
+    return list(dict.fromkeys([made.base.model, *rivals, *others]))
+
+
+def _endpoint(asked: recipe.Handover) -> str:
+    """What texts would be sent to; it is not asked."""
+    found = endpoint.parse(asked.model or "")
+    endpoint.connect(found, "").close()  # refused where the network is forbidden
+    key = "is set" if os.environ.get(asked.key_env) else "is not set: it is asked without a key"
+    return f"hand-over: texts are sent to {found.name}; {asked.key_env} {key}"
 
 
 def _told(name: str, source: sources.Source | None) -> str:

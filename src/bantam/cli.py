@@ -280,7 +280,8 @@ def _turns() -> Iterator[str]:
 @click.option("--threads", type=click.IntRange(1), help="Of each model [default: as fits].")
 @click.option("--memory", help='Of all models, such as "4 GB" [default: most of what is free].')
 @click.option("--feedback", type=PATH, help="A file to keep thumbs and corrections in.")
-@click.option("--handover", metavar="MODEL=BELOW", help="Who answers what is not sure enough.")
+@click.option("--handover", metavar="MODEL[=BELOW]", help="Who answers what is not sure enough.")
+@click.option("--allow-network", is_flag=True, help="Let texts be handed over to an endpoint.")
 @as_json
 def serve(
     models: tuple[str, ...],
@@ -295,6 +296,7 @@ def serve(
     memory: str | None,
     feedback: Path | None,
     handover: str | None,
+    allow_network: bool,
     json_: bool,
 ) -> None:
     """Serve MODELs to programs that speak to OpenAI, Anthropic or Ollama. Ctrl-C ends it.
@@ -324,6 +326,7 @@ def serve(
         memory=memory,
         feedback=feedback,
         handover=handover,
+        allow_network=allow_network,
         ready=ready,
     )
 

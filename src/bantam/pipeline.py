@@ -6,10 +6,11 @@ stands in recipe.lock.json before the first step that follows from it.
 """
 
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from bantam.kinds import Row, classify, sure, texts
 from bantam.licences import licence_in
 from bantam.model import TASK_CONTEXT, WRITING_CONTEXT, gguf_in, rival_in, trained_context
 from bantam.progress import bar, say
+from bantam.sources import endpoint
 
 if TYPE_CHECKING:
     import polars as pl
@@ -261,7 +263,8 @@ def _others(made: recipe.Recipe) -> list[str]:
 
 def _asked(made: recipe.Recipe) -> list[str]:
     """These, and the larger model that answers may be handed over to."""
-    return [*_others(made), *([made.handover.model] if made.handover.model else [])]
+    larger = made.handover.model
+    return [*_others(made), *([larger] if larger and not made.handover.endpoint else [])]
 
 
 def _text(job: Job) -> str:
@@ -660,18 +663,19 @@ def _handover(job: Job, pack_key: str) -> None:
     if name is None:
         shutil.rmtree(job.folder / "handover", ignore_errors=True)  # of an earlier recipe
         return
-    key = runs.key_of("handover", 1, pack_key, asked.model_dump(), job.found[name].sha256)
+    digest = None if asked.endpoint else job.found[name].sha256
+    key = runs.key_of("handover", 2, pack_key, asked.model_dump(), digest)
 
     def build(folder: Path) -> None:
         from bantam.judge import handover
 
-        with bar("handover") as advance:
+        with bar("handover") as advance, _larger(job, name) as larger:
             found = handover.judge(
                 folder,
                 name,
                 asked.threshold,
                 _packed(job.folder),
-                gguf_in(job.found[name]),
+                larger,
                 job.rows("val"),
                 job.rows("test"),
                 job.made.data.seed,
@@ -680,6 +684,17 @@ def _handover(job: Job, pack_key: str) -> None:
         say(f"  {found['sentence']}")
 
     _stage(job, "handover", key, build)
+
+
+@contextmanager
+def _larger(job: Job, name: str) -> Iterator[Path | endpoint.Line]:
+    """The larger model's file, or the line to its endpoint."""
+    if not job.made.handover.endpoint:
+        yield gguf_in(job.found[name])
+        return
+    key = os.environ.get(job.made.handover.key_env, "")
+    with endpoint.connect(endpoint.parse(name), key) as line:
+        yield line
 
 
 def _states(job: Job, texts: Sequence[str]) -> Any:

@@ -213,10 +213,32 @@ class Handover(Section):
     Those with a confidence below `threshold` would be handed over to it; "auto" has the threshold
     picked on the validation rows. What that gains and costs is reported, and `bantam serve` does it
     with --handover.
+
+    `model` is a file or a source, or an endpoint that speaks OpenAI's chat completions with the
+    name of its model, such as "https://api.openai.com/v1#gpt-4o-mini". Texts leave this machine
+    then, so `allow_network = true` has to say that they may; the key is in the variable of the
+    environment that `key_env` names.
     """
 
     model: Source | None = None
     threshold: Share | Literal["auto"] = "auto"
+    key_env: str = "BANTAM_HANDOVER_KEY"
+    allow_network: bool = False
+
+    @field_validator("model", mode="wrap")
+    @classmethod
+    def _or_an_endpoint(cls, value: Any, as_source: Any) -> Any:
+        from bantam.sources import endpoint
+
+        away = isinstance(value, str) and endpoint.is_one(value)
+        return value if away else as_source(value)
+
+    @property
+    def endpoint(self) -> bool:
+        """Whether the larger model is somewhere else."""
+        from bantam.sources import endpoint
+
+        return self.model is not None and endpoint.is_one(self.model)
 
 
 class Written(Section):
@@ -251,6 +273,7 @@ def load(path: Path) -> Recipe:
     written = held(path, text, raw, Written, {"rivals": _known_rivals(raw)})
     _check_kind(path, key_lines(text), written)
     _check_multi(path, key_lines(text), written)
+    _check_handover(path, key_lines(text), written.handover)
     return Recipe(**dict(_with_rivals(written)), path=path)
 
 
@@ -382,6 +405,31 @@ def _check_multi(path: Path, lines: dict[tuple[str | int, ...], int], written: W
             f'{path}, line {lines["data", "none"]}, data.none: with task.multi a "|" stands '
             "between two labels",
             "name one label without it",
+        )
+
+
+def _check_handover(path: Path, lines: dict[tuple[str | int, ...], int], asked: Handover) -> None:
+    """What an endpoint has to be, and be allowed. A key that stands in the file is not repeated."""
+    if not asked.endpoint:
+        return
+    from bantam.sources import endpoint
+
+    where = f"{path}, line {lines['handover', 'model']}, handover.model"
+    try:
+        endpoint.parse(asked.model or "")
+    except BadInput as error:
+        raise BadInput(f"{where}: {error.message}", error.mend) from None
+    if not asked.allow_network:
+        raise BadInput(
+            f"{where}: texts would be sent to another machine",
+            "add allow_network = true under [handover] if they may, or name a file",
+        )
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,99}", asked.key_env):
+        raise BadInput(
+            f"{path}, line {lines['handover', 'key_env']}, handover.key_env: is no name of a "
+            "variable",
+            'write the name of the variable that holds the key, such as "OPENAI_API_KEY", never '
+            "the key",
         )
 
 

@@ -5,23 +5,27 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
 import job
+from away import Told, away, said, wrong
 from bantam import recipe
-from bantam.errors import BadInput
-from bantam.judge import handover, larger
+from bantam.errors import BadInput, JobFailed
+from bantam.judge import elsewhere, handover, larger
 from bantam.judge.handover import HandOver
 from bantam.kinds import Row, classify
 from bantam.kinds import texts as writing
 from bantam.model import Model
+from bantam.sources import endpoint
 from tiny import tiny_llama
 from tiny_tasks import packed
 
 LABELS = ["yes", "no", "not at all"]
+AWAY = 'model = "https://api.example.com/v1#big"\nallow_network = true'
 
 
 def test_the_curve_counts_what_is_handed_over() -> None:
@@ -148,6 +152,13 @@ def test_a_recipe_that_names_a_larger_model(
         ('model = "ftp:other"', "", "is no known source"),
         ('model = "other.gguf"', "multi = true", "nothing is handed over"),
         ('modell = "other.gguf"', "", 'did you mean "model"'),
+        ('model = "https://api.example.com/v1#big"', "", "another machine"),
+        ('model = "http://api.example.com/v1#big"\nallow_network = true', "", "line 7"),
+        ('model = "http://api.example.com/v1"', "", "is no known source"),
+        ('model = "https://k@api.example.com/v1#big"\nallow_network = true', "", "password"),
+        (f'{AWAY}\nkey_env = "sk-abcdefgh"', "", "the name of the variable"),
+        (f'{AWAY}\nkey_env = "abcdefgh"', "", "the name of the variable"),
+        (AWAY, "multi = true", "nothing is handed over"),
     ],
 )
 def test_what_a_recipe_may_say(table: str, task: str, says: str, tmp_path: Path) -> None:
@@ -159,3 +170,68 @@ def test_what_a_recipe_may_say(table: str, task: str, says: str, tmp_path: Path)
     with pytest.raises(BadInput) as told:
         recipe.load(path)
     assert says in str(told.value)
+    assert "abcdefgh" not in str(told.value)
+
+
+def answered(wanted: dict[str, str]) -> Callable[[dict[str, Any]], Told]:
+    """A model elsewhere that knows the labels of some texts, and says nonsense to others."""
+
+    def answer(body: dict[str, Any]) -> Told:
+        content = body["messages"][0]["content"]
+        label = next((label for text, label in wanted.items() if text in content), None)
+        return said(json.dumps({"label": label}) if label else "I cannot tell.")
+
+    return answer
+
+
+def test_an_endpoint_is_judged_as_a_file_is(tiny_model: Path, tmp_path: Path) -> None:
+    """Where it says nothing sensible ours stands, as it does when it is served."""
+    ours = packed(tmp_path / "ours.gguf", tiny_model, TASKS["labels"])
+    val, test = frame("labels", 24), frame("labels", 40)
+    with Model(ours, threads=1) as model:
+        own = [model(text) for text in test["input"]]
+    confidences = sorted(one.probability for one in own)
+    bound = (confidences[19] + confidences[20]) / 2
+    known = {f"number {n} is": LABELS[n % 3] for n in range(40) if n % 5}
+    with away(answered(known)) as there, endpoint.connect(endpoint.parse(there.address), "") as to:
+        found = handover.judge(
+            tmp_path, to.endpoint.name, bound, ours, to, val, test, 0, lambda *_: None
+        )
+    told = HandOver.model_validate(found)
+    assert told.model == there.address
+    wanted = [
+        (one.probability < bound and n % 5 > 0) or str(one) == LABELS[n % 3]
+        for n, one in enumerate(own)
+    ]
+    assert told.test.score == pytest.approx(np.mean(wanted), abs=0.06)
+    assert told.test.difference > 0
+    assert told.larger_ms > 0
+    assert len(there.asked) == 24 + round(40 * (1 - told.test.kept))
+
+
+def test_an_endpoint_is_asked_again_before_it_is_given_up(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "WAITS", (0.01, 0.01))
+    busy = [wrong(429), wrong(503)]
+
+    def answer(body: dict[str, Any]) -> Told:
+        return busy.pop() if busy else said('{"label": "yes"}')
+
+    rows = [Row("a", ""), Row("b", "")]
+    with away(answer) as there, endpoint.connect(endpoint.parse(there.address), "") as to:
+        found = elsewhere.answers(to, TASKS["labels"], rows, lambda _: None)
+        assert [str(one) for one, _ in found] == ["yes", "yes"]
+    with (
+        away(lambda _: wrong(503)) as there,
+        endpoint.connect(endpoint.parse(there.address), "") as to,
+        pytest.raises(JobFailed, match="503"),
+    ):
+        elsewhere.answers(to, TASKS["labels"], rows, lambda _: None)
+    with (
+        away(lambda _: wrong(401)) as there,
+        endpoint.connect(endpoint.parse(there.address), "") as to,
+        pytest.raises(BadInput, match="401"),
+    ):
+        elsewhere.answers(to, TASKS["labels"], rows, lambda _: None)
+    assert len(there.asked) <= 2  # what is refused is not asked again

@@ -4,7 +4,10 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +16,16 @@ from typing import Any
 import jsonschema
 import pytest
 
+from away import Away, Told, away, called, said, wrong
 from bantam.judge import described, language
 from bantam.judge import larger as larger_
 from bantam.kinds import Row, classify, schema
 from bantam.kinds import texts as writing
 from bantam.model import Model
-from bantam.serve import metrics, tasks
+from bantam.serve import handover, keys, metrics, tasks
 from bantam.serve.handover import Handover
 from bantam.serve.shelf import Shelf
+from bantam.sources import endpoint
 from tiny import tiny_llama
 from tiny_tasks import TEXTS, TOOLS, packed, serving
 
@@ -91,8 +96,8 @@ def test_only_what_is_not_sure_is_handed_over(handing: Callable[..., Any]) -> No
     handed = [one["handed_to"] == "larger" for one in told]
     # In batches the runtime adds the same numbers in another order.
     clear = [abs(one["confidence"] - middle) > 0.005 for one in ours]
-    for one, away, known in zip(ours, handed, clear, strict=True):
-        assert not known or away == (one["confidence"] < middle)
+    for one, gone, known in zip(ours, handed, clear, strict=True):
+        assert not known or gone == (one["confidence"] < middle)
     assert 0 < sum(handed) < len(told)
     assert counted("bantam_handed_over", "labels", "larger") - before == sum(handed)
 
@@ -155,8 +160,146 @@ def test_a_server_needs_no_package_of_the_judges() -> None:
     """It hands over where only what runs models is installed."""
     told = (
         "import sys, bantam.serve.handover, bantam.serve.tasks\n"
-        "import bantam.judge.larger\n"
+        "import bantam.judge.larger, bantam.judge.elsewhere\n"
         "print(*{'torch', 'polars', 'sklearn', 'scipy', 'sacrebleu'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def there(answer: Callable[[dict[str, Any]], Told]) -> Any:
+    """A hand-over of everything to an endpoint that answers so."""
+
+    @contextmanager
+    def handed() -> Iterator[tuple[Handover, Away]]:
+        with away(answer) as found:
+            where = endpoint.parse(found.address)
+            with endpoint.connect(where, "the key", seconds=1.0) as line:
+                yield Handover(where.name, 1.0, line), found
+
+    return handed()
+
+
+def test_an_endpoint_is_asked_for_labels(handing: Callable[..., Any]) -> None:
+    with there(lambda _: said('{"label": "not at all"}')) as (to, found):
+        before = counted("bantam_handed_over", "labels", to.model)
+        told = handing("labels", to, texts=TEXTS[:3])["answers"]
+        assert [one["label"] for one in told] == ["not at all"] * 3
+        assert {one["handed_to"] for one in told} == {to.model}
+        assert {(one["confidence"], one["sure"], *one["probabilities"]) for one in told} == {
+            (None, None)
+        }
+        assert counted("bantam_handed_over", "labels", to.model) == before + 3
+    asked = sorted(found.asked, key=lambda one: one["messages"][0]["content"])
+    for body, text in zip(asked, TEXTS, strict=False):
+        (turn,) = body["messages"]
+        assert "Is it good? Answer with one of: yes, no, not at all." in turn["content"]
+        assert text in turn["content"]
+        form = body["response_format"]["json_schema"]
+        assert form["strict"] and form["schema"]["properties"]["label"]["enum"] == [*LABELS.labels]
+    assert {headers["Authorization"] for headers in found.headers} == {"Bearer the key"}
+
+
+def test_an_endpoint_is_asked_for_what_is_written(handing: Callable[..., Any]) -> None:
+    with there(lambda _: said('```json\n{"thing": "phone"}\n```')) as (to, found):
+        told = handing("record", to, text=TEXTS[0])
+        assert (told["object"], told["handed_to"]) == ({"thing": "phone"}, to.model)
+        assert found.asked[0]["response_format"]["json_schema"]["schema"] == SCHEMA
+        assert "JSON that follows this schema" in found.asked[0]["messages"][0]["content"]
+    with there(lambda _: called(("mend", '{"thing": "phone"}'))) as (to, found):
+        told = handing("calls", to, text="mend the phone", tools=TOOLS)
+        assert told["object"] == [{"name": "mend", "arguments": {"thing": "phone"}}]
+        assert [one["function"]["name"] for one in found.asked[0]["tools"]] == ["praise", "mend"]
+        assert "mend the phone" in found.asked[0]["messages"][0]["content"]
+    with there(lambda _: said("Nothing fits.")) as (to, _):
+        assert handing("calls", to, text="hello", tools=TOOLS)["object"] == []
+    with there(lambda _: said("  So it is. ", "length")) as (to, _):
+        told = handing("text", to, text=TEXTS[0])
+        assert (told["text"], told["whole"], told["handed_to"]) == ("So it is.", False, to.model)
+
+
+WRONG = [
+    said('{"label": "perhaps"}'),
+    said("I would rather not say."),
+    said('{"label": ["yes"]}'),
+    wrong(500, TEXTS[0]),
+    wrong(429),
+    wrong(401, "no such key"),
+    Told(b"<html>"),
+    Told({}, wait=2.5),
+    Told(b"", 307, (("Location", "http://127.0.0.1:1/"),)),
+]
+
+
+@pytest.mark.parametrize("told", WRONG, ids=range(len(WRONG)))
+def test_ours_stands_where_an_endpoint_does_not_answer(
+    handing: Callable[..., Any], told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = handing("labels", None, text=TEXTS[0])
+    with there(lambda _: told) as (to, _):
+        before = counted("bantam_handovers_failed", "labels", to.model)
+        found = handing("labels", to, text=TEXTS[0])
+        assert (found["handed_to"], found["label"]) == (None, ours["label"])
+        assert found["confidence"] == pytest.approx(ours["confidence"], abs=0.02)
+        assert counted("bantam_handovers_failed", "labels", to.model) == before + 1
+    assert TEXTS[0] not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("record", said('{"thing": "car"}')),
+        ("record", said('{"thing": "phone", "more": NaN}')),
+        ("record", said("[" * 10_000)),
+        ("calls", called(("sing", "{}"))),
+        ("calls", called(("mend", "{"))),
+        ("calls", called(("mend", '{"thing": "car"}'))),
+    ],
+)
+def test_what_breaks_the_schema_is_no_answer(
+    handing: Callable[..., Any], name: str, told: Told
+) -> None:
+    tools = {"tools": TOOLS} if name == "calls" else {}
+    with there(lambda _: told) as (to, _):
+        assert handing(name, to, text=TEXTS[0], **tools)["handed_to"] is None
+
+
+def test_few_questions_are_asked_at_a_time(handing: Callable[..., Any]) -> None:
+    now, most = 0, 0
+    lock = threading.Lock()
+
+    def answer(_: dict[str, Any]) -> Told:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+        return said('{"label": "yes"}')
+
+    with there(answer) as (to, found):
+        told = handing("labels", to, texts=TEXTS[:40])["answers"]
+    assert {one["handed_to"] for one in told} == {to.model}
+    assert len(found.asked) == 40
+    assert 1 < most <= 8
+
+
+def test_each_model_has_its_own_threshold(handing: Callable[..., Any]) -> None:
+    with there(lambda _: said('{"label": "yes"}')) as (to, _):
+        own = replace(to, below={"labels": 1.0})
+        assert handing("labels", own, text=TEXTS[0])["handed_to"] == to.model
+        assert handing("record", own, text=TEXTS[0])["handed_to"] is None
+
+
+def test_a_key_for_some_models_sends_nothing_away(handing: Callable[..., Any]) -> None:
+    with there(lambda _: said('{"label": "yes"}')) as (to, found):
+        limited = keys.read("some-key-0123456789 models=labels", "the test")[0]
+        token = keys.asking.set(limited)
+        try:
+            book = SimpleNamespace(name="labels", task=LABELS)
+            assert not handover._may(to, book)  # type: ignore[arg-type]
+        finally:
+            keys.asking.reset(token)
+        assert handover._may(to, book)  # type: ignore[arg-type]
+        assert found.asked == []

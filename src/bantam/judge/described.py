@@ -18,8 +18,8 @@ MOST_SCHEMA = 4000  # characters of a schema that is shown
 def prompts(model: Model, task: kinds.Task) -> dict[str, kinds.Task]:
     """The task's own prompt, one that describes the answer, and that in the model's chat form."""
     plain = replace(task, certainty=(), thresholds=())
-    described = _described(plain)
-    return {"plain": plain, "described": described} | chat_form.prompts(model, described)
+    shown = described(plain)
+    return {"plain": plain, "described": shown} | chat_form.prompts(model, shown)
 
 
 def fitted(model: Model, task: kinds.Task) -> kinds.Task:
@@ -32,7 +32,8 @@ def fitted(model: Model, task: kinds.Task) -> kinds.Task:
     return replace(task, max_text_tokens=min(task.max_text_tokens, room))
 
 
-def _described(task: kinds.Task) -> kinds.Task:
+def described(task: kinds.Task) -> kinds.Task:
+    """The task with what its answer has to be told in its prompt."""
     (before, _), *_ = task.before
     head, gap, cue = before.rpartition("\n\n")
     if task.most_calls:

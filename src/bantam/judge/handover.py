@@ -6,7 +6,10 @@ model answers only those that it would be handed.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,16 +20,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bantam import crowd as crowds
 from bantam import kinds, runs
-from bantam.judge import larger, statistics
+from bantam.judge import elsewhere, larger, statistics
 from bantam.judge.judge import Advance, quantiles
 from bantam.judge.measure import Measure
 from bantam.judge.metrics import POINTS
 from bantam.judge.written import CONTEXT, answered, drawn, latencies, shared, split_of
 from bantam.kinds import Row
 from bantam.model import Answer, Model, Written
+from bantam.sources.endpoint import Line
 
 VAL_ROWS = 300  # that both answer to pick the threshold by
-Ask = Callable[[Model, Sequence[Row]], list[Answer | Written | None]]
+Reply = Answer | Written
+Ask = Callable[[Model, Sequence[Row]], list[Reply | None]]
+Progress = Callable[[int], None]  # how many rows are done
+Rows = Callable[[Sequence[Row], Progress], list[Reply | None]]
 Curve = list[tuple[float, float, float]]
 
 
@@ -77,41 +84,39 @@ def judge(
     name: str,
     threshold: float | Literal["auto"],
     packed: Path,
-    other: Path,
+    other: Path | Line,
     val: pl.DataFrame,
     test: pl.DataFrame,
     seed: int,
     advance: Advance,
 ) -> dict[str, Any]:
-    """Write handover.json into `folder` and return it; `name` is the larger model's."""
+    """Write handover.json into `folder` and return it; `name` is the larger model's, `other` its
+    file or the line to its endpoint."""
     task = Model(packed).asked()
     tried = _Rows(task, drawn(val, VAL_ROWS))
     asked = _Rows(task, test)
-
-    def theirs(model: Model, rows: Sequence[Row]) -> list[Answer | Written | None]:
-        return larger.answers(model, task, rows)
-
     with crowds.crowd(packed, context=CONTEXT) as share:
-        ours_val = tried.told(share, _ours(task), "ours: validation", advance)
-        ours_test = asked.told(share, _ours(task), "ours: test", advance)
-    with crowds.crowd(other, context=CONTEXT) as share:
-        told = tried.told(share, theirs, f"{name}: validation", advance)
+        ours = _crowd(share, _ours(task))
+        ours_val = tried.told(ours, "ours: validation", advance)
+        ours_test = asked.told(ours, "ours: test", advance)
+    with _larger(other, task) as theirs:
+        told = tried.told(theirs.ask, f"{name}: validation", advance, ours_val)
         points = curve(ours_val[0], ours_val[1], told[1])
         picked = threshold == "auto"
         bound = best(points) if threshold == "auto" else threshold
         here = np.flatnonzero(ours_test[0] < bound)
         both = ours_test[1].copy()
         if len(here):
-            some = _Rows(task, test[here.tolist()])
-            both[here] = some.told(share, theirs, f"{name}: test", advance)[1]
+            some, alone = _Rows(task, test[here.tolist()]), (ours_test[0][here], ours_test[1][here])
+            both[here] = some.told(theirs.ask, f"{name}: test", advance, alone)[1]
+    costs = [
+        _milliseconds(packed, _ours(task), asked.rows, "ours", advance),
+        theirs.milliseconds(asked.rows, name, advance),
+    ]
     on_val = np.where(ours_val[0] < bound, told[1], ours_val[1])
     groups = test.select(pl.coalesce("group", "id")).to_series().to_list()
     low, high = statistics.bootstrap_interval(both, groups, seed=seed)
     pair = statistics.paired(both, ours_test[1], groups, seed=seed)
-    costs = [
-        _milliseconds(path, ask, asked.rows, what, advance)
-        for path, ask, what in ((packed, _ours(task), "ours"), (other, theirs, name))
-    ]
     found: dict[str, Any] = {
         "schema": 1,
         "model": name,
@@ -153,19 +158,53 @@ class _Rows:
             split = split_of(task.kind, frame)
             self.rows, self.measure = split.rows, split.measure
 
-    def told(self, share: crowds.Share, ask: Ask, what: str, advance: Advance) -> Told:
-        """How sure the answers are, 0 for those that are missing, and how good."""
+    def told(self, ask: Rows, what: str, advance: Advance, ours: Told | None = None) -> Told:
+        """How sure the answers are, and how good; of those that are missing as `ours`, which stand
+        then, or 0."""
         total = len(self.rows)
-        found = shared(share, ask, self.rows, lambda done: advance(what, done, total))
+        found = ask(self.rows, lambda done: advance(what, done, total))
         sure = np.array([one.probability if one else 0.0 for one in found])
-        return sure, self.measure.each([str(one) if one else None for one in found])
+        good = self.measure.each([str(one) if one else None for one in found])
+        if ours:
+            good = np.where([one is None for one in found], ours[1], good)
+        return sure, good
 
     def _equal(self, answers: Sequence[str | None]) -> NDArray[np.float64]:
         return np.array([float(a == w) for a, w in zip(answers, self._wanted, strict=True)])
 
 
+@dataclass(frozen=True)
+class _Larger:
+    ask: Rows
+    milliseconds: Callable[[Sequence[Row], str, Advance], float]  # the median of a request
+
+
+@contextmanager
+def _larger(other: Path | Line, task: kinds.Task) -> Iterator[_Larger]:
+    if isinstance(other, Line):
+        taken: list[float] = []
+
+        def there(rows: Sequence[Row], progress: Progress) -> list[Reply | None]:
+            found = elsewhere.answers(other, task, rows, progress)
+            taken.extend(milliseconds for _, milliseconds in found)
+            return [reply for reply, _ in found]
+
+        yield _Larger(there, lambda *_: float(np.median(taken)))
+        return
+
+    def ask(model: Model, rows: Sequence[Row]) -> list[Reply | None]:
+        return larger.answers(model, task, rows)
+
+    with crowds.crowd(other, context=CONTEXT) as share:
+        yield _Larger(_crowd(share, ask), partial(_milliseconds, other, ask))
+
+
+def _crowd(share: crowds.Share, ask: Ask) -> Rows:
+    return lambda rows, progress: shared(share, ask, rows, progress)
+
+
 def _ours(task: kinds.Task) -> Ask:
-    def ask(model: Model, rows: Sequence[Row]) -> list[Answer | Written | None]:
+    def ask(model: Model, rows: Sequence[Row]) -> list[Reply | None]:
         if task.kind == "classify":
             return list(model.batch([row.text for row in rows]))
         return [answered(model, task, row) for row in rows]

@@ -134,7 +134,7 @@ def zero_shot(model: Model, task: kinds.Task, written: Sequence[str]) -> dict[st
 
     `written` are more prompts, each with a hole for the text.
     """
-    prompts = {"plain": task, "labels named": _named(task)} | chat_form.prompts(model, _named(task))
+    prompts = {"plain": task, "labels named": named(task)} | chat_form.prompts(model, named(task))
     prompts |= _own(task, written)
     fitting = {
         name: _cut(model, prompt) for name, prompt in prompts.items() if _fits(model, prompt)
@@ -239,7 +239,8 @@ def _instruction(task: kinds.Task) -> str:
     return f"{ask} Answer with one of: {', '.join(task.labels[:40])}."
 
 
-def _named(task: kinds.Task) -> kinds.Task:
+def named(task: kinds.Task) -> kinds.Task:
+    """The task with its labels told in its prompt."""
     return replace(task, before=((f"{_instruction(task)}\n\n{classify.CUE}", False),))
 
 

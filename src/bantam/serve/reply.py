@@ -406,7 +406,7 @@ async def _task(
             reply.tokens if isinstance(reply, Written) else 1,
             confidence=reply.probability if known else None,
             sure=reply.sure if known else None,
-            probabilities=reply.probabilities if isinstance(reply, Answer) else None,
+            probabilities=(isinstance(reply, Answer) and reply.probabilities) or None,
             handed_to=handover.model if handover and theirs else "",
         )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import logging
 import os
 import re
 import socket
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from bantam.serve.ask import Refusal
 
 if TYPE_CHECKING:
     from bantam.serve.guard import Settings
+    from bantam.serve.handover import Handover
     from bantam.serve.server import Server
     from bantam.serve.shelf import Shelf
 
@@ -39,6 +42,7 @@ class Ready:
     models: tuple[str, ...]
     tasks: tuple[str, ...]  # those of the models that were made for one
     keys: bool  # whether one is needed
+    handover: str = ""  # what is handed over to whom
 
     def words(self) -> str:
         """For a terminal, with something to try."""
@@ -56,6 +60,7 @@ class Ready:
                 f"  Ollama      {self.address}/api",
                 f"  tasks       {self.address}/tasks",
                 f"  a page      {self.address}/",
+                *([f"  hand-over   {self.handover}"] if self.handover else []),
                 f"try it: curl {self.address}{path}{key} \\",
                 f"    -H 'Content-Type: application/json' -d '{body}'",
             )
@@ -76,6 +81,7 @@ def serve(
     memory: str | None = None,
     feedback: Path | None = None,
     handover: str | None = None,
+    allow_network: bool = False,
     ready: Callable[[Ready], None],
 ) -> None:
     """Serve until a signal ends it; `ready` is called when the first model can answer.
@@ -85,7 +91,7 @@ def serve(
     """
     _log_to_stderr()
     places, adapters = _places(models)
-    larger = _handover(handover, places) if handover else None
+    larger = _handover(handover, places, adapters, allow_network) if handover else None
     held = _keys(keys, places)
     named = {_host(name) for name in hosts}
     sites = frozenset(map(_origin, origins))
@@ -105,7 +111,6 @@ def serve(
         def settings() -> Settings:
             from bantam.serve import feedback as given
             from bantam.serve.guard import Settings
-            from bantam.serve.handover import Handover
 
             if feedback:
                 given.opened(feedback)
@@ -117,12 +122,12 @@ def serve(
                 origins=sites,
                 keys=held,
                 feedback=feedback,
-                handover=Handover(*larger) if larger else None,
+                handover=larger,
             )
 
         def tell() -> None:
             tasks = tuple(book.name for book in shelf.books() if book.task)
-            ready(Ready(address, tuple(places), tasks, bool(held)))
+            ready(Ready(address, tuple(places), tasks, bool(held), _told(larger)))
 
         asyncio.run(_run(shelf, settings, listening, tell))
 
@@ -214,19 +219,65 @@ def _own_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._:/-]+", "-", name)[:100].strip("-")
 
 
-def _handover(told: str, places: Mapping[str, Path]) -> tuple[str, float]:
+def _handover(
+    told: str, places: Mapping[str, Path], adapters: Mapping[str, Path], allow_network: bool
+) -> Handover:
+    """Who answers what is not sure enough: MODEL=0.7, or MODEL with the thresholds that were picked
+    for the runs that are served."""
+    from bantam.serve.handover import Handover
+    from bantam.sources import endpoint
+
     name, _, below = told.rpartition("=")
     try:
-        least = float(below)
+        least: float | dict[str, float] = float(below)
     except ValueError:
-        least = -1.0
-    if name not in places or not 0 <= least <= 1:
+        name, least = told, _picked({**places, **adapters})
+    away = endpoint.is_one(name)
+    if not (away or name in places) or (isinstance(least, float) and not 0 <= least <= 1):
         raise BadInput(
             f"--handover {told} is not understood",
-            f"write MODEL=0.7: one of {', '.join(places)}, and the confidence below which it "
-            "answers instead",
+            f"write MODEL=0.7: one of {', '.join(places)}, or https://HOST/v1#MODEL, and the "
+            "confidence below which it answers instead",
         )
-    return name, least
+    if least == {}:
+        raise BadInput(
+            f"--handover {told}: below which confidence? None was picked for what is served",
+            f"write {told}=0.7, or serve a run whose recipe has a [handover] table",
+        )
+    if not away:
+        return Handover(name, least)
+    if not allow_network:
+        raise BadInput(
+            f"--handover {told}: texts would be sent to {endpoint.parse(name).address}",
+            "add --allow-network if they may",
+        )
+    line = endpoint.connect(endpoint.parse(name), os.environ.get(endpoint.KEY, ""))
+    return Handover(name, least, line)
+
+
+def _picked(files: Mapping[str, Path]) -> dict[str, float]:
+    """The thresholds that `bantam make` picked for the runs that files are of, by their names."""
+    found = {}
+    for name, file in files.items():
+        with suppress(OSError, ValueError, RecursionError):
+            path = file.parent.parent / "handover" / "handover.json"
+            told = json.loads(path.read_text(encoding="utf-8"))
+            bound = told.get("threshold") if isinstance(told, dict) else None
+            if isinstance(bound, float | int) and 0 <= bound <= 1:
+                found[name] = float(bound)
+    return found
+
+
+def _told(handover: Handover | None) -> str:
+    """What is handed over, in words."""
+    if handover is None:
+        return ""
+    away = ", whose texts leave this machine" if handover.line else ""
+    bounds = handover.below
+    each = f"{bounds:g}" if isinstance(bounds, float) else ""
+    if not isinstance(bounds, float):
+        each = ", ".join(f"{bound:.3g} of {name}, as picked" for name, bound in bounds.items())
+    return f"answers with a confidence below {each}{away}, to {handover.model}"
 
 
 def _keys(file: Path | None, places: Mapping[str, Path]) -> tuple[key_file.Key, ...]:
