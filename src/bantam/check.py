@@ -55,7 +55,7 @@ def check(path: Path, run: Path) -> list[Line]:
     for rival in rivals:
         if rival is not None:
             tried(partial(_rival, rival, made.task.kind), lambda found: f"rival: {found.name}")
-    if made.handover.endpoint:
+    if made.handover.away:
         tried(partial(_endpoint, made.handover), str)
     if base is not None:
         size = tried(partial(_parameters, base), lambda n: f"base: {n / 1e6:.0f}M parameters")
@@ -78,7 +78,7 @@ def _data(made: recipe.Recipe) -> list[str]:
 def _models(made: recipe.Recipe) -> list[str]:
     rivals = [name for name in made.judge.rivals if name not in recipe.SIMPLE_RIVALS]
     larger = made.handover.model
-    others = [larger] if larger and not made.handover.endpoint else []
+    others = [larger] if larger and not made.handover.away else []
     return list(dict.fromkeys([made.base.model, *rivals, *others]))
 
 

@@ -264,7 +264,7 @@ def _others(made: recipe.Recipe) -> list[str]:
 def _asked(made: recipe.Recipe) -> list[str]:
     """These, and the larger model that answers may be handed over to."""
     larger = made.handover.model
-    return [*_others(made), *([larger] if larger and not made.handover.endpoint else [])]
+    return [*_others(made), *([larger] if larger and not made.handover.away else [])]
 
 
 def _text(job: Job) -> str:
@@ -663,7 +663,7 @@ def _handover(job: Job, pack_key: str) -> None:
     if name is None:
         shutil.rmtree(job.folder / "handover", ignore_errors=True)  # of an earlier recipe
         return
-    digest = None if asked.endpoint else job.found[name].sha256
+    digest = None if asked.away else job.found[name].sha256
     key = runs.key_of("handover", 2, pack_key, asked.model_dump(), digest)
 
     def build(folder: Path) -> None:
@@ -689,7 +689,7 @@ def _handover(job: Job, pack_key: str) -> None:
 @contextmanager
 def _larger(job: Job, name: str) -> Iterator[Path | endpoint.Line]:
     """The larger model's file, or the line to its endpoint."""
-    if not job.made.handover.endpoint:
+    if not job.made.handover.away:
         yield gguf_in(job.found[name])
         return
     key = os.environ.get(job.made.handover.key_env, "")

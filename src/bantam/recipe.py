@@ -23,6 +23,7 @@ from bantam.recipe_types import (
     nearest,
     source,
 )
+from bantam.sources import endpoint
 from bantam.toml_lines import key_lines
 
 KIND_RIVALS: dict[str, tuple[str, ...]] = {  # the simple ones of each kind
@@ -59,6 +60,10 @@ def _rival(text: str, info: ValidationInfo) -> str:
         f"must be one of {', '.join(known)}, or a model: a .gguf, pypi:..., hf:..., "
         f"https:... or a path with a slash{nearest(text, known)}"
     )
+
+
+def _larger(text: str) -> str:
+    return text if endpoint.is_one(text) else source(text)
 
 
 def _prompt(text: str) -> str:
@@ -220,24 +225,14 @@ class Handover(Section):
     environment that `key_env` names.
     """
 
-    model: Source | None = None
+    model: Annotated[str, AfterValidator(_larger)] | None = None
     threshold: Share | Literal["auto"] = "auto"
-    key_env: str = "BANTAM_HANDOVER_KEY"
+    key_env: str = endpoint.KEY
     allow_network: bool = False
 
-    @field_validator("model", mode="wrap")
-    @classmethod
-    def _or_an_endpoint(cls, value: Any, as_source: Any) -> Any:
-        from bantam.sources import endpoint
-
-        away = isinstance(value, str) and endpoint.is_one(value)
-        return value if away else as_source(value)
-
     @property
-    def endpoint(self) -> bool:
+    def away(self) -> bool:
         """Whether the larger model is somewhere else."""
-        from bantam.sources import endpoint
-
         return self.model is not None and endpoint.is_one(self.model)
 
 
@@ -410,10 +405,8 @@ def _check_multi(path: Path, lines: dict[tuple[str | int, ...], int], written: W
 
 def _check_handover(path: Path, lines: dict[tuple[str | int, ...], int], asked: Handover) -> None:
     """What an endpoint has to be, and be allowed. A key that stands in the file is not repeated."""
-    if not asked.endpoint:
+    if not asked.away:
         return
-    from bantam.sources import endpoint
-
     where = f"{path}, line {lines['handover', 'model']}, handover.model"
     try:
         endpoint.parse(asked.model or "")
