@@ -46,7 +46,7 @@ def main() -> None:
         tried = [attempt(rows.frame, wanted.share, seed) for seed in wanted.seeds]
         mean = np.mean(tried, axis=0)
         planted, given, found, right, first, rest, otherwise, its_found, its_right = mean[:9]
-        unsure = f"{mean[9]:.0%} of {mean[10]:.0%}" if "unsure" in rows.frame.columns else ""
+        unsure = f"{mean[9]:.0%}, of all {mean[10]:.0%}" if mean[10] else ""
         print(
             f"| {rows.name}, {rows.frame.height} | {rows.frame['output'].n_unique()} "
             f"| {planted:.0f} | {given:.0f} | {found:.0%} | {right:.0%} | {first:.0%} "
