@@ -72,7 +72,8 @@ async def close(shelf: Shelf) -> None:
     """The models' processes, each of which the next test starts again."""
     for place in shelf._places.values():
         if place.copy:
-            place.copy.model.runtime.close()
+            for watched in place.copy.processes():
+                watched.close()
 
 
 def say(client: httpx.Client, **said: Any) -> str:
