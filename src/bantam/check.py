@@ -14,9 +14,9 @@ import psutil
 from bantam import recipe, sources, units
 from bantam.errors import BadInput, BantamError
 from bantam.formats import gguf, safetensors
-from bantam.judge import words
 from bantam.kinds import classify
 from bantam.model import rival_in
+from bantam.page import words
 from bantam.sources import endpoint
 
 Line = dict[str, Any]  # what, ok, mend, warnings

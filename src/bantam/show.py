@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bantam.formats import gguf
-from bantam.judge import loose
 from bantam.kinds.sure import NEVER
 from bantam.model import Model, find
+from bantam.page import loose
 
 Facts = dict[str, Any]
 

@@ -14,9 +14,9 @@ from typing import Any
 import polars
 import pytest
 
-from bantam.judge.charts import NARROWEST, Line, Point, coverage, scatter
 from bantam.judge.report import read_run, report
 from bantam.judge.verdict import Verdict
+from bantam.page.charts import NARROWEST, Line, Point, coverage, scatter
 
 Json = dict[str, Any]
 VOID = {"meta", "link", "br", "hr", "img", "input"}

@@ -16,8 +16,9 @@ import jinja2
 import polars
 
 from bantam import ledger
-from bantam.judge import charts, loose, metrics, report_run, report_verdict, words
-from bantam.judge.loose import Json
+from bantam.judge import metrics, report_run, report_verdict
+from bantam.page import charts, loose, template
+from bantam.page.loose import Json
 
 MISTAKES = 12  # how many of the worst mistakes are shown
 QUANTILES = {
@@ -169,26 +170,7 @@ _PARTS: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.ChainableUndefined,
-    )
-    environment.filters.update(
-        bytes=words.size,
-        clip=words.clip,
-        count=words.count,
-        decimals=words.decimals,
-        figures=words.figures,
-        ms=words.milliseconds,
-        p_value=words.p_value,
-        percent=words.percent,
-        points=words.points,
-        seconds=words.duration,
-        value=functools.partial(words.field, ""),
-        words=words.spaced,
-    )
+    environment = template.environment()
     environment.tests["hash"] = loose.is_hash
     environment.globals.update(
         WORDS=report_verdict.OUTCOMES, QUANTILES=QUANTILES, score_axis=charts.score_axis

@@ -6,8 +6,8 @@ Each function returns None or an empty list when there is nothing to show.
 import math
 from collections.abc import Sequence
 
-from bantam.judge import charts, loose, words
-from bantam.judge.loose import Json
+from bantam.page import charts, loose, words
+from bantam.page.loose import Json
 
 USES = {"train": "to learn from", "val": "to choose with", "test": "to judge with"}
 SMOOTH = 40  # the training loss is averaged over a window of 1/SMOOTH of the run

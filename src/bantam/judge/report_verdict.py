@@ -10,10 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bantam.judge import charts, loose, words
-from bantam.judge.loose import Json
 from bantam.judge.verdict import OURS
 from bantam.kinds import several
+from bantam.page import charts, loose, words
+from bantam.page.loose import Json
 
 PAIRS = 10  # how many of the pairs most often confused
 CELLS = 20  # labels in the confusion matrix, and in the first part of the table per label

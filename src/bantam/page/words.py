@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bantam.judge import loose
+from bantam.page import loose
 
 NONE = "–"
 

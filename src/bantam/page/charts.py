@@ -1,10 +1,5 @@
-"""Charts as SVG from plain numbers, for a page without scripts.
-
-Across, places are in percent of the plot; down, in pixels. So a chart fills the width that the page
-gives it, on a phone or on paper, while its text keeps its size. Ticks and titles stand outside the
-plot, in the margin that `.plot` has in the page's CSS; colours are CSS classes, so that dark mode
-and print can change them.
-"""
+"""Charts as SVG from plain numbers, for a page without scripts (`frame` says how they are laid
+out)."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +8,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-HEIGHT = 240  # pixels, of every plot
+from bantam.page.frame import HEIGHT, across, plot, rounded, tag, ticks, y_axis
+
 NARROWEST = 280  # pixels: the width of a plot on a small phone, for which labels are placed
 LETTER = 6.6  # pixels, the mean width of a letter in a chart's text
 
@@ -40,25 +36,12 @@ class Line(NamedTuple):
     points: Pairs
 
 
-def tag(name: str, *children: str, **attributes: object) -> Markup:
-    """One element. Children and values are escaped unless they are Markup already.
-
-    `class_` stands for class and `stroke_width` for stroke-width; None leaves an attribute out.
-    """
-    written = Markup("").join(
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), value)
-        for key, value in attributes.items()
-        if value is not None
-    )
-    return Markup("<{}{}>{}</{}>").format(name, written, Markup("").join(children), name)
-
-
 def score_bar(value: float, low: float, high: float, ours: bool) -> Markup:
     """A bar from 0 to 1 with its interval as a whisker, as one row of a bar chart."""
     style = _ours(ours)
     return _row(
-        *(tag("line", class_="grid", x1=_percent(x), x2=_percent(x), y1=0, y2=20) for x in _FIFTHS),
-        tag("rect", class_=style, x=0, y=3, width=_percent(value), height=14),
+        *(tag("line", class_="grid", x1=across(x), x2=across(x), y1=0, y2=20) for x in _FIFTHS),
+        tag("rect", class_=style, x=0, y=3, width=across(value), height=14),
         *_whisker("inside", low, value),  # light on the bar, dark beyond it
         *_whisker("outside", high, value),
     )
@@ -68,7 +51,7 @@ def score_axis() -> Markup:
     """The numbers under a column of score bars."""
     return _row(
         *(
-            tag("text", f"{x:.0%}", class_="tick", x=_percent(x), y=13, text_anchor=_anchor(x))
+            tag("text", f"{x:.0%}", class_="tick", x=across(x), y=13, text_anchor=_anchor(x))
             for x in _FIFTHS
         )
     )
@@ -78,7 +61,7 @@ def share_bar(share: float, ours: bool = False) -> Markup:
     """A thin bar from 0 to 1 beside a number in a table."""
     return _row(
         tag("rect", class_="rail", x=0, y=8, width="100%", height=4, rx=2),
-        tag("rect", class_=_ours(ours), x=0, y=8, width=_percent(share), height=4, rx=2),
+        tag("rect", class_=_ours(ours), x=0, y=8, width=across(share), height=4, rx=2),
     )
 
 
@@ -86,7 +69,7 @@ def difference_bar(value: float, low: float, high: float, reach: float, style: s
     """A difference and its interval on a line from -reach to +reach, with zero in the middle."""
 
     def place(number: float) -> str:
-        return _percent(0.5 + 0.5 * number / reach if reach > 0 else 0.5)
+        return across(0.5 + 0.5 * number / reach if reach > 0 else 0.5)
 
     return _row(
         tag("line", class_="zero", x1="50%", x2="50%", y1=0, y2=20),
@@ -100,16 +83,16 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, write_x: Write)
     low, high = math.log10(min(p.x for p in points)), math.log10(max(p.x for p in points))
     margin = 0.08 * max(high - low, 0.5)
     low, high = low - margin, high + margin
-    across = [(math.log10(p.x) - low) / (high - low) for p in points]
-    down, y_ticks = _down(min(p.low for p in points), max(p.high for p in points), percent=True)
+    xs = [(math.log10(p.x) - low) / (high - low) for p in points]
+    down, y_ticks = y_axis(min(p.low for p in points), max(p.high for p in points), percent=True)
     x_ticks = [((math.log10(x) - low) / (high - low), write_x(x)) for x in _log_ticks(low, high)]
-    places = [(NARROWEST * x, down(p.y)) for x, p in zip(across, points, strict=True)]
+    places = [(NARROWEST * x, down(p.y)) for x, p in zip(xs, points, strict=True)]
     spreads = [
         (x - 1, down(p.high), x + 1, down(p.low)) for (x, _), p in zip(places, points, strict=True)
     ]
     labels = _labels(places, [_short(p.name) for p in points], spreads)
     marks: list[Markup] = []
-    for x, point, (dx, dy, anchor, far) in zip(across, points, labels, strict=True):
+    for x, point, (dx, dy, anchor, far) in zip(xs, points, labels, strict=True):
         style, y = _ours(point.ours), down(point.y)
         said = f"{point.name}: {y_title} {point.y:.1%}, {write_x(point.x)}"
         marks.append(
@@ -119,8 +102,8 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, write_x: Write)
                 tag(
                     "line",
                     class_=f"spread {style}",
-                    y1=_round(down(point.high) - y),
-                    y2=_round(down(point.low) - y),
+                    y1=rounded(down(point.high) - y),
+                    y2=rounded(down(point.low) - y),
                 ),
                 tag("line", class_="leader", x2=dx, y2=dy) if far else Markup(""),
                 tag("circle", class_=f"dot {style}", r=5.5 if point.ours else 4.5),
@@ -132,12 +115,12 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, write_x: Write)
                     y=dy + 4,
                     text_anchor=anchor,
                 ),
-                x=_percent(x),
-                y=_round(y),
+                x=across(x),
+                y=rounded(y),
                 overflow="visible",
             )
         )
-    return _plot(f"{y_title} against {x_title}", x_title, y_title, x_ticks, y_ticks, *marks)
+    return plot(f"{y_title} against {x_title}", x_title, y_title, x_ticks, y_ticks, *marks)
 
 
 def curves(
@@ -152,7 +135,7 @@ def curves(
     ys = [y for line in lines for _, y in line.points]
     left, right = min(0.0, *xs), max(xs)
     span = (right - left) or 1
-    down, y_ticks = _down(*(band or (min(ys), max(ys))))
+    down, y_ticks = y_axis(*(band or (min(ys), max(ys))))
     drawn = _drawn(
         [
             line._replace(points=[((x - left) / span, down(y)) for x, y in line.points])
@@ -163,8 +146,8 @@ def curves(
         tag(
             "circle",
             class_=f"bead {line.style}",
-            cx=_percent((x - left) / span),
-            cy=_round(down(y)),
+            cx=across((x - left) / span),
+            cy=rounded(down(y)),
             r=2.5,
         )
         for line in lines
@@ -175,8 +158,8 @@ def curves(
     if chosen:
         x = (chosen[0] - left) / span
         mark = _marked(x, down(chosen[1]), f"kept: step {chosen[0]:,.0f}")
-    x_ticks = [((x - left) / span, f"{x:,.0f}") for x in _ticks(left, left + span, 4)]
-    return _plot(
+    x_ticks = [((x - left) / span, f"{x:,.0f}") for x in ticks(left, left + span, 4)]
+    return plot(
         f"{y_title} over {x_title}s", x_title, y_title, x_ticks, y_ticks, drawn, *dots, *mark
     )
 
@@ -187,23 +170,23 @@ def reliability(
     right_axis: str = "share of answers that are right",
 ) -> Markup:
     """Mean confidence, accuracy and row count of each bin, against the diagonal of full honesty."""
-    down, y_ticks = _down(0, 1)
+    down, y_ticks = y_axis(0, 1)
     most = max(count for _, _, count in bins)
     dots = [
         tag(
             "circle",
             tag("title", f"{count:,} rows: said {said:.2f}, right {right:.2f}"),
             class_="dot ours",
-            cx=_percent(said),
-            cy=_round(down(right)),
-            r=_round(3 + 9 * math.sqrt(count / most)),
+            cx=across(said),
+            cy=rounded(down(right)),
+            r=rounded(3 + 9 * math.sqrt(count / most)),
         )
         for said, right, count in bins
     ]
     honest = Line("as said", "honest", [(0.0, down(0)), (1.0, down(1))])
     ours = Line("ours", "ours", [(said, down(right)) for said, right, _ in bins])
     x_ticks = [(x, f"{x:.1f}") for x in _FIFTHS]
-    return _plot(
+    return plot(
         "Reliability", said_axis, right_axis, x_ticks, y_ticks, _drawn([honest, ours]), *dots
     )
 
@@ -214,7 +197,7 @@ def coverage(lines: Sequence[Line], sure: tuple[float, float] | None = None) -> 
     Each line bears its name where it ends; `sure` is the place at which the last one is used.
     """
     ys = [y for line in lines for _, y in line.points] + ([sure[1]] if sure else [])
-    down, y_ticks = _down(min(ys), max(ys), percent=True)
+    down, y_ticks = y_axis(min(ys), max(ys), percent=True)
     drawn = _drawn([line._replace(points=[(x, down(y)) for x, y in line.points]) for line in lines])
     ends = [down(line.points[-1][1]) for line in lines]
     names = [
@@ -222,16 +205,16 @@ def coverage(lines: Sequence[Line], sure: tuple[float, float] | None = None) -> 
             "svg",
             tag("title", line.name),
             tag("circle", class_=f"bead {line.style}", r=2.5),
-            tag("line", class_="leader", x1=3, x2=13, y2=_round(place - end)),
+            tag("line", class_="leader", x1=3, x2=13, y2=rounded(place - end)),
             tag(
                 "text",
                 _short(line.name, 16),
                 class_=f"name {line.style}",
                 x=16,
-                y=_round(place - end + 4),
+                y=rounded(place - end + 4),
             ),
-            x=_percent(line.points[-1][0]),
-            y=_round(end),
+            x=across(line.points[-1][0]),
+            y=rounded(end),
             overflow="visible",
         )
         for line, end, place in zip(lines, ends, _apart(ends), strict=True)
@@ -240,7 +223,7 @@ def coverage(lines: Sequence[Line], sure: tuple[float, float] | None = None) -> 
     if sure:
         mark = _marked(sure[0], down(sure[1]), f"sure: {sure[0]:.0%}")
     told = [f"{y:.0%} of the surest {x:.0%}" for x, y in _quarters(lines[-1].points)]
-    return _plot(
+    return plot(
         f"Accuracy of the surest answers. {lines[-1].name}: {', '.join(told)}",
         "share answered, the surest first",
         "accuracy of these answers",
@@ -259,7 +242,7 @@ def _drawn(lines: Iterable[Line]) -> Markup:
         tag(
             "polyline",
             class_=f"curve {line.style}",
-            points=" ".join(f"{_round(100 * x)},{_round(y)}" for x, y in line.points),
+            points=" ".join(f"{rounded(100 * x)},{rounded(y)}" for x, y in line.points),
         )
         for line in lines
     ]
@@ -277,13 +260,13 @@ def _marked(x: float, y: float, said: str) -> list[Markup]:
     """A dot on our line, at a share of the width and pixels down, with a word at its foot."""
     beyond = x > 0.6
     return [
-        tag("line", class_="chosen", x1=_percent(x), x2=_percent(x), y1=0, y2=HEIGHT),
-        tag("circle", class_="dot ours", cx=_percent(x), cy=_round(y), r=5),
+        tag("line", class_="chosen", x1=across(x), x2=across(x), y1=0, y2=HEIGHT),
+        tag("circle", class_="dot ours", cx=across(x), cy=rounded(y), r=5),
         tag(
             "text",
             said,
             class_="name ours",
-            x=_percent(x),
+            x=across(x),
             dx=-8 if beyond else 8,
             y=HEIGHT - 10,
             text_anchor="end" if beyond else "start",
@@ -320,88 +303,13 @@ def _whisker(style: str, end: float, middle: float) -> list[Markup]:
     """Half an interval: a line from the middle of the bar's end, with a cap."""
     places = ((end, middle, 10, 10), (end, end, 6.5, 13.5))
     return [
-        tag("line", class_=f"whisker {style}", x1=_percent(a), x2=_percent(b), y1=c, y2=d)
+        tag("line", class_=f"whisker {style}", x1=across(a), x2=across(b), y1=c, y2=d)
         for a, b, c, d in places
     ]
 
 
 def _row(*children: str) -> Markup:
     return tag("svg", *children, class_="row", width="100%", height=20, aria_hidden="true")
-
-
-def _plot(
-    said: str,
-    x_title: str,
-    y_title: str,
-    x_ticks: Iterable[tuple[float, str]],
-    y_ticks: Iterable[tuple[float, str]],
-    *children: str,
-    style: str = "plot",
-) -> Markup:
-    """The frame of a chart: ticks are (share of the width or pixels down, text)."""
-    across = [
-        part
-        for x, text in x_ticks
-        for part in (
-            tag("line", class_="grid", x1=_percent(x), x2=_percent(x), y1=HEIGHT, y2=HEIGHT + 4),
-            tag("text", text, class_="tick", x=_percent(x), y=HEIGHT + 18, text_anchor="middle"),
-        )
-    ]
-    down = [
-        part
-        for y, text in y_ticks
-        for part in (
-            tag("line", class_="grid", x1=0, x2="100%", y1=_round(y), y2=_round(y)),
-            tag("text", text, class_="tick", x=-8, y=_round(y + 4), text_anchor="end"),
-        )
-    ]
-    titles = (
-        tag("text", y_title, class_="title", x=-36, y=-14),
-        tag("text", x_title, class_="title", x="100%", y=HEIGHT + 36, text_anchor="end"),
-    )
-    svg = tag(
-        "svg",
-        *down,
-        *across,
-        *titles,
-        *children,
-        role="img",
-        aria_label=said,
-        width="100%",
-        height=HEIGHT,
-    )
-    return tag("div", svg, class_=style)
-
-
-def _down(
-    low: float, high: float, percent: bool = False
-) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
-    """The pixels from the top for a value, and the ticks; the axis ends on round numbers."""
-    if high - low < 1e-9:
-        low, high = low - 0.5, high + 0.5
-    step = _step(low, high, 5)
-    low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-
-    def down(value: float) -> float:
-        return HEIGHT * (high - value) / (high - low)
-
-    digits = max(0, -math.floor(math.log10(step) + 1e-9) - (2 if percent else 0))
-    form = f".{digits}%" if percent else f",.{digits}f"
-    return down, [(down(y), format(y, form)) for y in _ticks(low, high, 5)]
-
-
-def _step(low: float, high: float, wanted: int) -> float:
-    raw = (high - low) / wanted
-    ten = 10.0 ** math.floor(math.log10(raw))
-    return next(ten * times for times in (1, 2, 5, 10) if ten * times >= raw * 0.999)
-
-
-def _ticks(low: float, high: float, wanted: int) -> list[float]:
-    """Round numbers from low to high, about as many as wanted."""
-    step = _step(low, high, wanted)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [n * step for n in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -495,11 +403,3 @@ def _ours(ours: bool) -> str:
 def _anchor(share: float) -> str:
     """Ticks at the ends lean inwards, so that the page does not cut them."""
     return "start" if share < 0.04 else "end" if share > 0.96 else "middle"
-
-
-def _percent(share: float) -> str:
-    return f"{_round(100 * min(max(share, 0), 1))}%"
-
-
-def _round(number: float) -> str:
-    return f"{number:.2f}".rstrip("0").rstrip(".")
