@@ -47,14 +47,14 @@ def spent(path: Path, stage: str, key: str) -> Iterator[Entry]:
     wall, cpu = time.monotonic() - entry.wall_seconds, _cpu_seconds() - entry.cpu_seconds
     last = entry.wall_seconds
 
-    def count(children: float = 0.0) -> None:
+    def count() -> None:
         entry.wall_seconds = round(time.monotonic() - wall, 3)
-        entry.cpu_seconds = round(_cpu_seconds() + children - cpu, 3)
+        entry.cpu_seconds = round(_cpu_seconds() - cpu, 3)
 
-    def look(memory: int, children: float) -> None:
+    def look(memory: int) -> None:
         nonlocal last
         entry.peak_memory_bytes = max(entry.peak_memory_bytes, memory)
-        count(children)
+        count()
         if entry.wall_seconds - last >= min(KEPT, entry.wall_seconds / 4):
             last = entry.wall_seconds
             _keep(kept, key, entry)
@@ -108,23 +108,24 @@ def read(path: Path) -> list[dict[str, object]]:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of children that have ended; the runtimes are closed within a stage."""
+    """Of this process and of all its children, those that have ended and those that run."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    seconds = times.user + times.system + times.children_user + times.children_system
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            own = process.cpu_times()
+            seconds += own.user + own.system
+    return seconds
 
 
-def _watch(look: Callable[[int, float], None], over: threading.Event) -> None:
-    """Tell `look` the memory of all processes and the CPU seconds of the running children."""
+def _watch(look: Callable[[int], None], over: threading.Event) -> None:
+    """Tell `look` the memory of all processes, now and then."""
     me = psutil.Process()
     while True:
-        memory, seconds = me.memory_info().rss, 0.0
+        memory = me.memory_info().rss
         for process in me.children(recursive=True):
-            try:
+            with suppress(psutil.Error):
                 memory += process.memory_info().rss
-                times = process.cpu_times()
-                seconds += times.user + times.system
-            except psutil.Error:
-                continue
-        look(memory, seconds)
+        look(memory)
         if over.wait(INTERVAL):
             return
