@@ -129,7 +129,7 @@ def rate(
     good, bad = (_counted(given, (name,)) for name in ("good", "bad"))
     if good + bad < wanted and at == len(waiting):
         show("these are all documents\n")
-    show(f"{good} good, {bad} bad in {path}\n")
+    show(f"\n{good} good, {bad} bad in {path}\n")
     return good, bad
 
 

@@ -134,7 +134,7 @@ def mark(frame: pl.DataFrame, least: float) -> pl.DataFrame:
 def warnings(scorer: Scorer) -> list[str]:
     """What to tell somebody before they believe the score."""
     told = f"the score told {scorer.auc:.2f} of pairs right that it had not seen"
-    more = "give more that is good, or another background"
+    more = "give more that is good; where most documents are, rate some that are bad"
     if scorer.auc < LEAST_AUC:
         return [f"{told}, where chance is 0.50: it has learned next to nothing; {more}"]
     if scorer.auc - 2 * scorer.error < 0.5:
