@@ -194,11 +194,12 @@ def _sides(good: pl.Series, background: pl.Series, seed: int) -> list[pl.Series]
 
 
 def _folds(cluster: Ints, kind: Ints, seed: int) -> Ints:
-    """One of FOLDS parts for each text: copies are in one, each kind is in all alike."""
-    _, first = np.unique(cluster, return_index=True)
-    chance = np.random.default_rng(seed).permutation(len(first))
-    part = np.empty(len(first), np.int64)
-    part[np.lexsort((chance, kind[first]))] = np.arange(len(first)) % FOLDS
+    """One of FOLDS parts for each text: copies are in one, and each has texts of both kinds if at
+    least FOLDS clusters have."""
+    liked = np.bincount(cluster, kind) / np.bincount(cluster)  # clusters of both kinds lie between
+    chance = np.random.default_rng(seed).permutation(len(liked))
+    part = np.empty(len(liked), np.int64)
+    part[np.lexsort((chance, liked))] = np.arange(len(liked)) % FOLDS
     return part[cluster]
 
 
