@@ -21,7 +21,7 @@ from bantam.documents.shards import Shard
 from bantam.documents.walk import Source
 from bantam.errors import BadInput
 from bantam.progress import bar, say
-from bantam.recipe_documents import From, Recipe
+from bantam.recipe_documents import Documents, From, Recipe
 
 WORK = "shards"  # in the run's folder
 USUAL = "documents"  # the source of files that have no name
@@ -53,18 +53,21 @@ def text(path: Path, folder: Path | None = None, *, workers: int | None = None) 
                 workers=workers,
             )
             key = runs.key_of("documents", 1, [shard.key for shard in shards])
-            runs.stage(folder, "text", key, partial(_gathered, shards, folder / WORK))
+            runs.stage(
+                folder, "text", key, partial(_gathered, shards, folder / WORK, made.documents)
+            )
     return told.read(folder / "text")
 
 
-def _gathered(shards: Sequence[Shard], work: Path, folder: Path) -> None:
-    """documents-NNNNN.parquet, dropped.parquet and report.json."""
+def _gathered(shards: Sequence[Shard], work: Path, wanted: Documents, folder: Path) -> None:
+    """documents-NNNNN.parquet, dropped.parquet, report.json and report.html."""
     kept = [part for shard in shards for part in sorted(shard.folder.glob("kept-*.parquet"))]
     for number, part in enumerate(kept):
         _same_file(part, folder / f"documents-{number:05d}.parquet")
     gone = [part for shard in shards for part in sorted(shard.folder.glob("gone-*.parquet"))]
-    pl.scan_parquet(gone).sink_parquet(folder / "dropped.parquet")
-    told.write(told.report(work), folder)
+    # Few rows a group, so that whoever reads the file need not hold much of it.
+    pl.scan_parquet(gone).sink_parquet(folder / "dropped.parquet", row_group_size=1024)
+    told.write(told.report(work, wanted), folder)
 
 
 def _same_file(path: Path, link: Path) -> None:

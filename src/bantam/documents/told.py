@@ -1,61 +1,100 @@
-"""What became of the documents, counted over the shards of all steps."""
+"""What became of the documents: report.json, from the shards of all steps, one at a time.
+
+What was dropped is counted in the order in which the steps take it: lines first, then whole
+documents, each by the first rule that is against it.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from bantam import runs
-from bantam.documents import redact
+from bantam.documents import counts, examples, redact, report_page
+from bantam.documents.examples import PLACE
+from bantam.documents.histograms import histograms
+from bantam.recipe_documents import Documents, Rules
 
 SCHEMA = 1  # of report.json
-SHOWN = 50  # files, lines and findings that are told one by one
+UNREAD = 50  # files that are told one by one
+REASONS = 20  # why files could not be read
+# In which order documents go; a rule is of the step that it begins with, as in "gopher.min_words".
+STEPS = (
+    *("no text", "language", "repetition", "gopher", "c4", "fineweb", "score"),
+    *("contaminated", "duplicate", "near duplicate"),
+)
+
+Plain = dict[str, Any]
 
 
-def report(work: Path) -> dict[str, Any]:
-    """Documents and bytes read and kept, why the others went, and what was found on the way."""
+def report(work: Path, wanted: Documents) -> Plain:
+    """Documents and bytes read and kept, why the others went, and what was found on the way, from
+    the folder that `curate` worked in.
+
+    Bytes are those of normalised text in UTF-8; once lines are gone, those of redacted text.
+    """
     read = [_json(path) for path in sorted(work.glob("read/*/read.json"))]
     unread = _json(work / "passed.json") + [one for shard in read for one in shard["unread"]]
-    gone: Counter[str] = Counter()
-    lines: Counter[str] = Counter()
-    kept: Counter[str] = Counter()
-    bytes = 0
-    for frame in _frames(work, "settle/*/gone-*.parquet"):
-        whole = pl.col("line").is_null()
-        gone.update(frame.filter(whole)["reason"].to_list())
-        lines.update(frame.filter(~whole)["reason"].to_list())
-    for frame in _frames(work, "settle/*/kept-*.parquet"):
-        kept.update(frame["split"].to_list())
-        bytes += int(frame["text"].str.len_bytes().sum())
-    hits = pl.concat(_frames(work, "clean/*/contaminated-*.parquet"))
-    personal = redact.totals(_frames(work, "clean/*/redacted.parquet"))
+    whole, lines = examples.dropped(_frames(work, "settle/*/gone-*.parquet"), wanted.seed)
+    for rule in whole + lines:
+        rule["limit"] = _limit(rule["rule"], wanted)
+    sources, splits = counts.sources(
+        _frames(work, "read/*/documents-*.parquet", ["source", "text"]),
+        _frames(work, "settle/*/kept-*.parquet", list(counts.KEPT)),
+    )
+    total = {
+        key: {unit: sum(one[key][unit] for one in sources) for unit in ("documents", "bytes")}
+        for key in ("read", "kept")
+    }
+    found = pl.read_parquet(work / "compared" / "found.parquet")
+    placed = ["id", "text", *PLACE]
     return {
         "schema": SCHEMA,
-        "read": {key: sum(shard[key] for shard in read) for key in ("documents", "bytes")},
-        "kept": {"documents": kept.total(), "bytes": bytes, "splits": dict(kept)},
-        "dropped": dict(gone.most_common()),
-        "dropped_lines": dict(lines.most_common()),
-        "repeated_lines": pl.read_parquet(work / "boilerplate.parquet").head(SHOWN).to_dicts(),
-        "redacted": personal.to_dicts(),
-        "contaminated": hits.head(SHOWN).to_dicts(),
-        "unread": {"files": len(unread), "first": unread[:SHOWN]},
+        "read": total["read"],
+        "kept": total["kept"] | {"words": sum(split["words"] for split in splits.values())},
+        "splits": splits,
+        "funnel": _funnel(total["read"], total["kept"], whole),
+        "dropped": whole,
+        "dropped_lines": lines,
+        "repeated_lines": examples.repeated(_frames(work, "settle/*/gone-*.parquet")),
+        "histograms": histograms(_kept(work, "measures"), wanted),
+        "languages": counts.languages(_kept(work, "documents", ["language"])),
+        "sources": sources,
+        "near_copies": examples.clusters(
+            found, _frames(work, "clean/*/documents-*.parquet", placed), wanted.seed
+        ),
+        "redacted": redact.totals(_frames(work, "clean/*/redacted.parquet")).to_dicts(),
+        "contaminated": counts.contaminated(
+            zip(
+                _frames(work, "clean/*/contaminated-*.parquet"),
+                _frames(work, "clean/*/documents-*.parquet", ["id", *PLACE]),
+                strict=True,
+            )
+        ),
+        "mended": dict(sum((Counter(shard["mended"]) for shard in read), Counter())),
+        "unread": {
+            "files": len(unread),
+            "reasons": dict(Counter(_kind(why) for _, _, why in unread).most_common(REASONS)),
+            "first": unread[:UNREAD],
+        },
     }
 
 
-def words(told: dict[str, Any]) -> str:
+def words(told: Plain) -> str:
     """The report in some lines."""
     read, kept = told["read"], told["kept"]
     found = [
         f"{kept['documents']:,} of {read['documents']:,} documents are kept, "
         f"{kept['bytes'] / 1e6:.1f} of {read['bytes'] / 1e6:.1f} MB"
     ]
-    found += [f"  {count:9,}  {reason}" for reason, count in told["dropped"].items()]
-    if lines := sum(told["dropped_lines"].values()):
+    found += [f"  {rule['count']:9,}  {rule['rule']}" for rule in told["dropped"]]
+    if lines := sum(rule["count"] for rule in told["dropped_lines"]):
         found.append(f"{lines:,} lines were taken out of documents")
     if personal := {one["kind"]: one["count"] for one in told["redacted"]}:
         found.append("replaced: " + ", ".join(f"{n:,} {kind}" for kind, n in personal.items()))
@@ -65,20 +104,68 @@ def words(told: dict[str, Any]) -> str:
     return "\n".join(found)
 
 
-def _frames(work: Path, pattern: str) -> Iterator[pl.DataFrame]:
-    return map(pl.read_parquet, sorted(work.glob(pattern)))
+def write(told: Plain, folder: Path) -> None:
+    """report.json and report.html."""
+    runs.write_json(folder / "report.json", told)
+    runs.write_text(folder / "report.html", report_page.page(told))
+
+
+def read(folder: Path) -> Plain:
+    """The report that `write` wrote."""
+    found: Plain = _json(folder / "report.json")
+    return found
+
+
+def _funnel(read: Plain, kept: Plain, dropped: Sequence[Plain]) -> list[Plain]:
+    """What is left after each step that took something: `step`, `documents`, `bytes`."""
+    documents = read["documents"]
+    bytes = kept["bytes"] + sum(rule["bytes"] for rule in dropped)
+    told = [
+        {"step": "read", **read},
+        {"step": "lines", "documents": documents, "bytes": bytes},
+    ]
+    steps = dict.fromkeys(STEPS) | dict.fromkeys(_step(rule) for rule in dropped)
+    for step in steps:
+        rules = [rule for rule in dropped if _step(rule) == step]
+        documents -= sum(rule["count"] for rule in rules)
+        bytes -= sum(rule["bytes"] for rule in rules)
+        if rules:
+            told.append({"step": step, "documents": documents, "bytes": bytes})
+    return told
+
+
+def _step(rule: Plain) -> str:
+    return str(rule["rule"]).partition(".")[0]
+
+
+def _limit(reason: str, rules: Rules) -> float | None:
+    """The number that a rule compares with, null for rules without one."""
+    section, _, key = reason.partition(".")
+    limit = getattr(getattr(rules, section, None), key, None) if key else None
+    return None if isinstance(limit, bool) else limit
+
+
+def _kind(why: str) -> str:
+    """What reasons of one kind begin with."""
+    return re.split(r"[:(]", why)[0].strip()
+
+
+def _kept(
+    work: Path, name: str, columns: list[str] | None = None
+) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+    """The frames of this name that are of each shard's documents, and which of these are kept."""
+    for path in sorted(work.glob("clean/*/documents-*.parquet")):
+        number, shard = path.stem.partition("-")[2], path.parent.name
+        kept = pl.read_parquet(work / "settle" / shard / f"kept-{number}.parquet", columns=["id"])
+        ids = pl.read_parquet(path, columns=["id"])["id"]
+        frame = pl.read_parquet(path.with_name(f"{name}-{number}.parquet"), columns=columns)
+        yield frame, ids.is_in(kept["id"].implode())
+
+
+def _frames(work: Path, pattern: str, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+    for path in sorted(work.glob(pattern)):
+        yield pl.read_parquet(path, columns=columns)
 
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write(told: dict[str, Any], folder: Path) -> None:
-    """report.json."""
-    runs.write_json(folder / "report.json", told)
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """What `write` wrote."""
-    found: dict[str, Any] = _json(folder / "report.json")
-    return found

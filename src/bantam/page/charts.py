@@ -65,6 +65,15 @@ def share_bar(share: float, ours: bool = False) -> Markup:
     )
 
 
+def left_bar(left: float, gone: float) -> Markup:
+    """What is left of a whole after a step, as a bar from 0 to 1; behind it what the step took."""
+    return _row(
+        tag("rect", class_="rail", x=0, y=4, width="100%", height=12),
+        tag("rect", class_="gone", x=across(left), y=4, width=across(gone), height=12),
+        tag("rect", class_="ours", x=0, y=4, width=across(left), height=12),
+    )
+
+
 def difference_bar(value: float, low: float, high: float, reach: float, style: str) -> Markup:
     """A difference and its interval on a line from -reach to +reach, with zero in the middle."""
 
