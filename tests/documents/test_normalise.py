@@ -8,7 +8,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bantam.documents.normalise import normalise
+from bantam.documents.normalise import MOJIBAKE, normalise
 
 PIECES = ["\r", "\n", "\r\n", "\n\n\n", " ", "\t", "\u00a0", "\u2003", "\x0c", "\x85", "\u2028"]
 PIECES += ["\x00", "\x7f", "\u00ad", "\ufeff", "e\u0301", "é", "a", "Ã©", "漢", "&amp;", "<b>"]
@@ -79,8 +79,9 @@ def test_what_always_holds(text: str) -> None:
         r"[\p{Cc}--[\t\n]]|[\u2028\u2029\u00ad\ufeff]", f"(?V1){found}"[5:], regex.V1
     )
     assert not regex.search(r"[^\S\n]\n|\n{3}|^\s|\s$", found)
-    again = plain(found, markup=False)
-    assert again == found
+    # ftfy guesses by what stands around a sign of damage, and other mends change that.
+    if not regex.search(MOJIBAKE, found):
+        assert plain(found, markup=False) == found
 
 
 @given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"], exclude_characters="<&")))
