@@ -51,7 +51,10 @@ def write(folder: Path, tiny_model: Path) -> None:
     recipe.write_text(text.replace(rivals, 'rivals = ["majority"]\n'), "utf-8")
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in ("gpt 2", "qwen 3") else []) for n in JOBS],
+)
 def test_the_whole_job(tmp_path: Path, tiny_model: Path, name: str) -> None:
     """Tuned, packed, proved, judged as the packed file, and asked."""
     write(tmp_path, tiny_model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,6 +173,40 @@ def text_clean(recipe: Path, run: Path | None, workers: int | None, json_: bool)
 
     report = text(recipe, run, workers=workers)
     _print_json(report) if json_ else click.echo(words(report))
+
+
+@text.command("show")
+@click.argument("run", type=PATH)
+@click.option("--kept", is_flag=True, help="What stays.")
+@click.option("--dropped", metavar="RULE", help="What a rule took, such as gopher; '' for any.")
+@click.option("--source", help="Of this source alone.")
+@click.option("--word", help="That hold this word.")
+@click.option("-n", "count", default=20, show_default=True, type=click.IntRange(1))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the draw.")
+@as_json
+def text_show(
+    run: Path,
+    kept: bool,
+    dropped: str | None,
+    source: str | None,
+    word: str | None,
+    count: int,
+    seed: int,
+    json_: bool,
+) -> None:
+    """Page through documents of RUN that were kept or dropped, drawn by chance."""
+    from bantam.documents import show
+
+    found = show.rows(
+        run, kept=kept, dropped=dropped, source=source, word=word, count=count, seed=seed
+    )
+    if json_:
+        _print_json(found)
+        return
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns
+    told = show.written(found, word=word, colour=terminal, width=width)
+    click.echo_via_pager(told) if terminal else click.echo("".join(told))
 
 
 @bantam.command()
