@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def _told(error: OSError) -> str:
         mend = "look at its rights, or name another place with --run or --output"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}\n  mend: {mend}"
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Say what becomes of work that Ctrl-C stops."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nwhat is finished is kept; the same command goes on from there", err=True)
+        raise
 
 
 def _writable(output: Path) -> None:
@@ -130,11 +141,8 @@ def make(recipe: Path, run: Path | None, require: bool, json_: bool) -> None:
     from bantam.pipeline import make, run_folder
 
     folder = run or run_folder(recipes.load(recipe))
-    try:
+    with _kept():
         verdict = make(recipe, folder)
-    except KeyboardInterrupt:
-        click.echo("\nwhat is finished is kept; the same command goes on from there", err=True)
-        raise
     if json_:
         _print_json({"run": str(folder), "verdict": verdict})
     else:
@@ -171,7 +179,8 @@ def text_clean(recipe: Path, run: Path | None, workers: int | None, json_: bool)
     from bantam.curation import text
     from bantam.documents.told import words
 
-    report = text(recipe, run, workers=workers)
+    with _kept():
+        report = text(recipe, run, workers=workers)
     _print_json(report) if json_ else click.echo(words(report))
 
 
@@ -207,6 +216,20 @@ def text_show(
     width = shutil.get_terminal_size().columns
     told = show.written(found, word=word, colour=terminal, width=width)
     click.echo_via_pager(told) if terminal else click.echo("".join(told))
+
+
+@text.command("rate")
+@click.argument("run", type=PATH)
+@click.option("-o", "--output", type=PATH, default=Path("ratings.jsonl"), show_default=True)
+@click.option("-n", "count", default=50, show_default=True, type=click.IntRange(1))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the draw.")
+def text_rate(run: Path, output: Path, count: int, seed: int) -> None:
+    """Say which documents of RUN are good: what a score is learned from. Goes on where it was."""
+    from bantam.documents.rate import rate_run
+
+    _writable(output)
+    rate_run(run, output, seed, count)
+    click.echo(f'learn from them: [documents.score] ratings = "{output}"', err=True)
 
 
 @bantam.command()

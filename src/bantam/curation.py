@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,15 +11,17 @@ from typing import Any
 import polars as pl
 
 from bantam import ledger, recipe_documents, runs, sources
-from bantam.documents import told
-from bantam.documents.curate import BENCHMARKS, curate
+from bantam.documents import mix, rate, told
+from bantam.documents.curate import BENCHMARKS, Liked, curate, learned_from
 from bantam.documents.document import Unread
+from bantam.documents.normalise import normalise
 from bantam.documents.read import read
 from bantam.documents.shards import Shard
 from bantam.documents.walk import Source
 from bantam.errors import BadInput
 from bantam.progress import bar, say
-from bantam.recipe_documents import Documents, From, Recipe
+from bantam.recipe_documents import Documents, From, Recipe, Score
+from bantam.recipe_types import SCHEMES
 
 WORK = "shards"  # in the run's folder
 USUAL = "documents"  # the source of files that have no name
@@ -31,7 +31,8 @@ def text(path: Path, folder: Path | None = None, *, workers: int | None = None) 
     """Make the text stage of a recipe of documents; gives its report.
 
     The run is made in `folder`, or runs/NAME below the current one: text/ holds what is kept, what
-    was dropped and the report; shards/ what was found on the way, as it was read. BadInput for what
+    was dropped, the order of training and the report; shards/ what was found on the way, as it was
+    read. BadInput for what
     the recipe has wrong, JobFailed when the disk is full.
     """
     made = recipe_documents.load(path)
@@ -43,11 +44,13 @@ def text(path: Path, folder: Path | None = None, *, workers: int | None = None) 
         here = path.parent
         places = list(_places(made, here))
         benchmarks = _benchmarks(made.documents.against, here)
+        liked = _liked(made.documents.score, here) if made.documents.score else None
         with ledger.spent(folder / "ledger.jsonl", "text", "documents"), bar("text") as advance:
             shards = curate(
                 made.documents,
                 places,
                 benchmarks,
+                liked,
                 folder / WORK,
                 lambda step, done, total: advance(done, total, step),
                 workers=workers,
@@ -60,22 +63,17 @@ def text(path: Path, folder: Path | None = None, *, workers: int | None = None) 
 
 
 def _gathered(shards: Sequence[Shard], work: Path, wanted: Documents, folder: Path) -> None:
-    """documents-NNNNN.parquet, dropped.parquet, report.json and report.html."""
+    """documents-NNNNN.parquet, dropped.parquet, order.parquet, report.json and report.html."""
     kept = [part for shard in shards for part in sorted(shard.folder.glob("kept-*.parquet"))]
     for number, part in enumerate(kept):
-        _same_file(part, folder / f"documents-{number:05d}.parquet")
+        runs.same_file(part, folder / f"documents-{number:05d}.parquet")
     gone = [part for shard in shards for part in sorted(shard.folder.glob("gone-*.parquet"))]
     # Few rows a group, so that whoever reads the file need not hold much of it.
     pl.scan_parquet(gone).sink_parquet(folder / "dropped.parquet", row_group_size=1024)
+    read, weights = learned_from(work, wanted)
+    order = mix.mix(read, weights, wanted.order, wanted.seed)
+    order.write_parquet(folder / "order.parquet")
     told.write(told.report(work, wanted), folder)
-
-
-def _same_file(path: Path, link: Path) -> None:
-    """Another name for a file; a copy where the file system has one name a file."""
-    try:
-        os.link(path, link)
-    except OSError:
-        shutil.copyfile(path, link)
 
 
 def _places(made: Recipe, here: Path) -> Iterator[Source]:
@@ -97,7 +95,7 @@ def _of(name: str, more: From, here: Path) -> Iterator[Source]:
 
 def _found(file: str, here: Path) -> tuple[Path, str, str | None]:
     """A folder, the pattern within it, and the licence if something fetched says so."""
-    if file.partition(":")[0] in ("pypi", "hf", "https"):
+    if file.partition(":")[0] in SCHEMES:
         found = sources.resolve(file, relative_to=here)
         at, licence = found.path, found.licence
     else:
@@ -124,14 +122,32 @@ def _benchmarks(names: Sequence[str], here: Path) -> pl.DataFrame:
     """The rows that no document may hold: each document of these files is one."""
     found = [BENCHMARKS.to_frame()]
     for name in names:
-        folder, pattern, _ = _found(name, here)
-        unread: list[Unread] = []
-        source = Source(name, folder, (pattern,))
-        texts = [text for frame in read([source], unread) for text in frame["text"]]
-        for passed in unread:
-            say(f"  warning: {passed.path}: {passed.reason}")
-        if not texts:
-            raise BadInput(f"{name} holds no text", "name a file of rows in documents.against")
+        texts = _texts(name, here, "documents.against")
         rows = {"benchmark": name, "row": range(1, len(texts) + 1), "text": texts}
         found.append(pl.DataFrame(rows, BENCHMARKS))
     return pl.concat(found)
+
+
+def _liked(wanted: Score, here: Path) -> Liked:
+    """What a score is to be learned from. Raises BadInput where nothing is called good."""
+    found = [_texts(name, here, "documents.score.good") for name in wanted.good]
+    good = [normalise(texts)[0] for texts in found]
+    bad = pl.Series(dtype=pl.String)
+    if wanted.ratings:
+        folder, _, _ = _found(wanted.ratings, here)
+        path = folder / Path(wanted.ratings).name
+        good.append(rate.texts(path, "good"))
+        bad = rate.texts(path, "bad")
+    return Liked(pl.concat(good), bad)
+
+
+def _texts(name: str, here: Path, key: str) -> pl.Series:
+    """The texts of a source. Raises BadInput where there are none."""
+    folder, pattern, _ = _found(name, here)
+    unread: list[Unread] = []
+    texts = [frame["text"] for frame in read([Source(name, folder, (pattern,))], unread)]
+    for passed in unread:
+        say(f"  warning: {passed.path}: {passed.reason}")
+    if not texts:
+        raise BadInput(f"{name} holds no text", f"name files with text in {key}")
+    return pl.concat(texts)

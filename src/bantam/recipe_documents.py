@@ -141,13 +141,27 @@ class From(Section):
     """Documents that belong together: folders, patterns, archives and files.
 
     Of tables, `text` is the column that holds text and `licence_column` that of its licence.
-    `licence` is that of files that say nothing.
+    `licence` is that of files that say nothing. `weight` is how often each document is read in
+    training: 2.5 for twice, and half of them a third time.
     """
 
     files: Files
     text: Column | None = None
     licence: str | None = None
     licence_column: Column | None = None
+    weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+
+
+class Score(Section):
+    """A score that is learned from what is called good; the best `keep` of the documents stay.
+
+    `good` are files of documents as they should be, `ratings` what `bantam text rate` wrote. What
+    was rated bad is held against them, or where nothing was, a sample of all documents.
+    """
+
+    good: list[Source] = Field(default=[])
+    ratings: Source | None = None
+    keep: Share = 0.5
 
 
 class Documents(Rules):
@@ -155,8 +169,9 @@ class Documents(Rules):
 
     `files` are documents without more to say of them; `sources` tell more, by name. Documents in
     other languages than `languages` go, if it names any. `against` are files of rows that training
-    must not have seen, such as benchmarks. `markup = false` leaves HTML in
-    texts as it is. `val` is the share that is held out.
+    must not have seen, such as benchmarks. `markup = false` leaves HTML in texts as it is. `val` is
+    the share that is held out. `order` is that of training: by chance, the best last, or the short
+    and easy first.
     """
 
     files: list[Source] = Field(default=[])
@@ -166,7 +181,9 @@ class Documents(Rules):
     language_probability: Share = 0.5
     boilerplate: Annotated[Boilerplate | None, BeforeValidator(_no_false)] = Boilerplate()
     redact: Redaction = Redaction()
+    score: Score | None = None
     against: list[Source] = Field(default=[])
+    order: Literal["shuffled", "quality", "curriculum"] = "shuffled"
     val: Share = 0.02
     seed: Seed = 0
 
@@ -201,5 +218,15 @@ def load(path: Path) -> Recipe:
     if not documents.files and not documents.sources:
         raise BadInput(
             f"{path}: [documents] names no files", 'add files = ["notes/", "mails/*.mbox"]'
+        )
+    if documents.score and not documents.score.good and not documents.score.ratings:
+        raise BadInput(
+            f"{path}: [documents.score] has nothing to learn from",
+            'add good = ["good/"], or ratings = "ratings.jsonl" from `bantam text rate`',
+        )
+    if documents.order == "quality" and not documents.score:
+        raise BadInput(
+            f'{path}: documents.order = "quality" needs a score',
+            'add [documents.score] with good = ["good/"], or take another order',
         )
     return Recipe(**dict(written), path=path)

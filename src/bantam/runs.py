@@ -139,6 +139,14 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def same_file(path: Path, link: Path) -> None:
+    """Another name for a file; a copy where the file system has one name a file (FAT, Android)."""
+    try:
+        os.link(path, link)
+    except OSError:
+        shutil.copyfile(path, link)
+
+
 def sync(path: Path) -> None:
     """Put a file, or a folder's list of names, on the disk."""
     if path.is_dir() and os.name == "nt":  # Windows cannot sync folders

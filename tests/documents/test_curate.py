@@ -79,6 +79,7 @@ def made(folder: Path, work: Path, workers: int = 1, **wanted: object) -> list[s
         Documents.model_validate({"files": ["x"], **WANTED, **wanted}),
         places(folder),
         benchmark(folder),
+        None,
         work,
         lambda step, done, total: None,
         workers=workers,
@@ -174,6 +175,7 @@ def test_nothing_left_says_what_to_do(folder: Path, tmp_path: Path) -> None:
             Documents(files=["x"]),
             [Source("none", folder / "garden", ("*.docx",))],
             BENCHMARKS.to_frame(),
+            None,
             tmp_path / "none",
             lambda step, done, total: None,
         )

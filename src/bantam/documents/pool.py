@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from bantam.engine import cores
@@ -32,19 +33,16 @@ def _here(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[
         yield from parallel(delayed(work)(item) for item in items)
 
 
-class _environment:
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
     """Variables for processes that are started meanwhile."""
-
-    def __init__(self, **variables: str) -> None:
-        self.variables = variables
-
-    def __enter__(self) -> None:
-        self.before = {name: os.environ.get(name) for name in self.variables}
-        os.environ.update(self.variables)
-
-    def __exit__(self, *error: object) -> None:
-        for name, value in self.before.items():
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
             if value is None:
-                os.environ.pop(name, None)
+                del os.environ[name]
             else:
                 os.environ[name] = value

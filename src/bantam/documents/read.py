@@ -108,7 +108,7 @@ def documents_of(
                 on_disk=file,
                 again=True,
                 sha256=lambda: file_sha256(file),
-                licence=_around(source.folder, file.parent),
+                licence=licence_around(source.folder, file.parent),
             )
         )
 
@@ -266,7 +266,7 @@ def _stated(head: bytes) -> str | None:
 
 
 @lru_cache(maxsize=10_000)
-def _around(root: Path, folder: Path) -> str | None:
+def licence_around(root: Path, folder: Path) -> str | None:
     """The licence whose text lies in a folder or in the nearest one above it within `root`."""
     with suppress(OSError):
         for file in sorted(one for one in folder.iterdir() if LICENCE_FILE.fullmatch(one.name)):
@@ -274,7 +274,7 @@ def _around(root: Path, folder: Path) -> str | None:
                 with file.open("rb") as text:
                     if licence := named_in(text.read(LICENCE).decode("utf-8", "replace")):
                         return licence
-    return None if folder == root else _around(root, folder.parent)
+    return None if folder == root else licence_around(root, folder.parent)
 
 
 def _licences(file: _File, form: str, budget: unpack.Budget) -> Mapping[str, str]:

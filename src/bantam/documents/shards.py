@@ -22,10 +22,6 @@ class Shard(NamedTuple):
     folder: Path
     key: str
 
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
 
 class Piece(NamedTuple):
     """A shard to make: `build` fills a folder."""
@@ -60,7 +56,6 @@ def _make(piece: Piece) -> None:
 
 
 def _tidy(pieces: Sequence[Piece]) -> None:
-
     wanted = {piece.folder for piece in pieces}
     for step in {piece.folder.parent for piece in pieces}:
         step.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,8 @@
 """What is done to a shard, step by step; each step fills the folder of its shard.
 
-read    files to documents with plain text, and the lines that may be boilerplate
-count   in how many documents these lines stand
-clean   what the rules say of each document, which personal data it held, its sketch
-settle  what is kept, and what goes, when all shards' sketches have been compared
+`read`: files to documents with plain text, and the lines that recur in them. `clean`: what the
+rules say of each document, which personal data it held, its sketch. `settle`: what is kept and what
+goes, when the sketches of all shards have been compared.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from bantam.documents import (
     language,
     quality,
     redact,
+    score,
     words,
 )
 from bantam.documents.document import Unread
@@ -33,6 +33,7 @@ from bantam.documents.walk import Source
 from bantam.documents.words import SYMBOL, Words
 from bantam.recipe_documents import Documents, Redaction
 
+HARDNESS = ["sentences", "word_length"]  # measures that the order of training may go by
 GONE = pl.Schema(  # a document, or with `line` a line of one, that was taken out
     {
         **dict.fromkeys(("id", "source", "path", "part"), pl.String()),
@@ -68,12 +69,15 @@ def clean(
     documents: Path,
     recurring: Path,
     benchmarks: Path,
+    scorer: Path | None,
     wanted: Documents,
     secret: bytes,
     folder: Path,
 ) -> None:
     """documents-NNN.parquet with `reason` and `value`, and beside each `measures`, `lines` and
-    `contaminated`; sketch.npz and redacted.parquet of the whole shard."""
+    `contaminated`; sketch.npz and redacted.parquet of the whole shard. With the file of a scorer
+    the documents have a `score`."""
+    learned = score.load(scorer) if scorer else None
     sought = contamination.index(pl.read_parquet(benchmarks))
     plain = pl.read_parquet(recurring)
     rules = redaction(wanted.redact)
@@ -87,6 +91,8 @@ def clean(
         found = words.split(frame["text"])
         measures = quality.measure(found, wanted, frame["language"])
         frame = quality.judge(frame, measures, wanted)
+        if learned:
+            frame = frame.with_columns(score.scores(found, learned))
         hits = contamination.search(frame, found, sought)
         frame = contamination.mark(frame, hits)
         if rules.kinds or rules.patterns or rules.words:
@@ -110,11 +116,15 @@ def clean(
     )
 
 
-def settle(cleaned: Path, found: Path, folder: Path) -> None:
+def settle(cleaned: Path, found: Path, least: float | None, folder: Path) -> None:
     """kept-NNN.parquet and gone-NNN.parquet. `found` is the file of `duplicates.find` with the
-    column `split`."""
+    column `split`, `least` the score below which documents go, if they have one."""
     copies = pl.scan_parquet(found)
     for number, frame in enumerate(frames(cleaned)):
+        if least is not None:
+            frame = score.mark(frame, least)
+        measures = pl.read_parquet(cleaned / f"measures-{number:03d}.parquet", columns=HARDNESS)
+        frame = frame.with_columns(measures.get_columns())
         here = copies.join(frame.lazy().select("id"), on="id", how="semi").collect()
         frame = duplicates.mark(frame, here)
         kept = frame.filter(pl.col("reason").is_null()).drop("reason", "value", "symbols")

@@ -16,7 +16,8 @@ from typing import Any
 import polars as pl
 
 from bantam import runs
-from bantam.documents import counts, examples, redact, report_page
+from bantam.documents import counts, examples, mix, redact, report_page
+from bantam.documents.curate import learned_from
 from bantam.documents.examples import PLACE
 from bantam.documents.histograms import histograms
 from bantam.recipe_documents import Documents, Rules
@@ -53,6 +54,10 @@ def report(work: Path, wanted: Documents) -> Plain:
         for key in ("read", "kept")
     }
     found = pl.read_parquet(work / "compared" / "found.parquet")
+    learned = None
+    if wanted.score:
+        least = _json(work / "compared" / "score.json")
+        learned = _json(work / "score" / "score.json") | {"least": least}
     placed = ["id", "text", *PLACE]
     return {
         "schema": SCHEMA,
@@ -66,6 +71,8 @@ def report(work: Path, wanted: Documents) -> Plain:
         "histograms": histograms(_kept(work, "measures"), wanted),
         "languages": counts.languages(_kept(work, "documents", ["language"])),
         "sources": sources,
+        "score": learned,
+        "mix": _mix(work, wanted),
         "near_copies": examples.clusters(
             found, _frames(work, "clean/*/documents-*.parquet", placed), wanted.seed
         ),
@@ -86,6 +93,16 @@ def report(work: Path, wanted: Documents) -> Plain:
     }
 
 
+def _mix(work: Path, wanted: Documents) -> Plain:
+    """What each source gives to training, and what to know of it."""
+    read, weights = learned_from(work, wanted)
+    return {
+        "order": wanted.order,
+        "sources": mix.table(read, weights, wanted.seed).to_dicts(),
+        "warnings": mix.warnings(weights),
+    }
+
+
 def words(told: Plain) -> str:
     """The report in some lines."""
     read, kept = told["read"], told["kept"]
@@ -96,6 +113,13 @@ def words(told: Plain) -> str:
     found += [f"  {rule['count']:9,}  {rule['rule']}" for rule in told["dropped"]]
     if lines := sum(rule["count"] for rule in told["dropped_lines"]):
         found.append(f"{lines:,} lines were taken out of documents")
+    if learned := told["score"]:
+        found.append(
+            f"the score told {learned['auc']:.2f} of pairs right that it had not seen; from "
+            f"{learned['least']:.2g} on documents stay"
+        )
+        found += [f"  warning: {warning}" for warning in learned["warnings"]]
+    found += [f"  warning: {warning}" for warning in told["mix"]["warnings"]]
     if personal := {one["kind"]: one["count"] for one in told["redacted"]}:
         found.append("replaced: " + ", ".join(f"{n:,} {kind}" for kind, n in personal.items()))
     if told["unread"]["files"]:

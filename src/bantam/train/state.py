@@ -5,7 +5,6 @@ place in the run. Batches and learning rates are functions of the step, so there
 """
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,7 +54,7 @@ def save(
     if place.best_step:
         better = place.best_step == place.step
         best = partial / "weights.st" if better else _newest(folder)[0] / "best.st"
-        _same_file(best, partial / "best.st")
+        runs.same_file(best, partial / "best.st")
     runs.write_json(partial / "place.json", asdict(place))
     runs.seal(partial, key)
     final = folder / f"checkpoint-{place.step:08d}"
@@ -104,14 +103,6 @@ def put(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(values[name])
-
-
-def _same_file(path: Path, link: Path) -> None:
-    """Another name for a file; a copy where the file system has one name a file (FAT, Android)."""
-    try:
-        os.link(path, link)
-    except OSError:
-        shutil.copyfile(path, link)
 
 
 def _newest(folder: Path) -> list[Path]:
