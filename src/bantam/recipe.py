@@ -263,6 +263,11 @@ class Recipe(Written):
 def load(path: Path) -> Recipe:
     """Read and check a recipe. BadInput tells every mistake at once, each with its line and key."""
     text, raw = table_of(path)
+    if "documents" in raw and "data" not in raw:
+        raise BadInput(
+            f"{path} is a recipe of documents, of which no model is made yet",
+            f"clean them with `bantam text {path}`",
+        )
     if isinstance(raw.get("task"), dict):
         raw["task"].setdefault("name", default_name(path))
     written = held(path, text, raw, Written, {"rivals": _known_rivals(raw)})

@@ -211,6 +211,11 @@ class Recipe(Written):
 def load(path: Path) -> Recipe:
     """Read and check a recipe of documents. BadInput tells every mistake with its line and key."""
     text, raw = table_of(path)
+    if "data" in raw and "documents" not in raw:
+        raise BadInput(
+            f"{path} is a recipe of labelled rows, which has no documents",
+            "`bantam make` cleans and reports them first; documents stand under [documents]",
+        )
     if isinstance(raw.setdefault("task", {}), dict):
         raw["task"].setdefault("name", default_name(path))
     written = held(path, text, raw, Written, {})

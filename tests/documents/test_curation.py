@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from test_curate import TOPICS, prose
 
-from bantam import curation
+from bantam import curation, recipe
 from bantam.cli import bantam
 from bantam.errors import BadInput
 
@@ -112,11 +112,22 @@ def test_what_cannot_be_is_told_before_anything_is_read(
     here: Path, tmp_path: Path, line: str, why: str
 ) -> None:
     (here / "empty").mkdir(exist_ok=True)
-    recipe = here / "wrong.toml"
-    recipe.write_text(f"[documents]\n{line}\n")
+    wrong = here / "wrong.toml"
+    wrong.write_text(f"[documents]\n{line}\n")
     with pytest.raises(BadInput, match=why):
-        curation.text(recipe, tmp_path / "run", workers=1)
+        curation.text(wrong, tmp_path / "run", workers=1)
     assert not list(tmp_path.glob("run/shards/*/*"))
+
+
+def test_a_recipe_of_another_kind_says_which_command_it_is_for(here: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="recipe of documents") as refused:
+        recipe.load(here / "recipe.toml")
+    assert "bantam text" in refused.value.mend
+    labelled = tmp_path / "recipe.toml"
+    labelled.write_text('[task]\nkind = "classify"\n[data]\nexamples = ["rows.csv"]\n')
+    with pytest.raises(BadInput, match="labelled rows") as refused:
+        curation.text(labelled, tmp_path / "run")
+    assert "bantam make" in refused.value.mend
 
 
 def test_the_command_line(here: Path, run: Path, tmp_path: Path) -> None:

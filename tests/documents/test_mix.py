@@ -156,19 +156,6 @@ def test_the_table_counts_what_is_there_and_what_is_read() -> None:
         ("b", 2, 70, 1.0, 70),
     ]
     assert told["share"].to_list() == pytest.approx([60 / 130, 70 / 130])
-    assert told["tokens"].to_list() == [None, None]
-    counted = mix.table(frame.with_columns(tokens=pl.Series([1, 2, 3, 3])), {"a": 2}, 0)
-    assert counted["read_tokens"].to_list() == [6, 6]
-    assert counted["share"].to_list() == [0.5, 0.5]
-
-
-def test_tokens_are_those_of_the_tokenizer() -> None:
-    class Spelled:
-        def encode(self, segments: list[tuple[str, bool]]) -> list[int]:
-            assert not any(trusted for _, trusted in segments)
-            return [ord(letter) for text, _ in segments for letter in text]
-
-    assert mix.tokens(pl.Series(["", "ab", "abc"]), Spelled()).to_list() == [0, 2, 3]
 
 
 def test_more_than_four_readings_are_warned_of() -> None:

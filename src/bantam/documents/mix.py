@@ -23,7 +23,7 @@ machine: chance goes by the documents' ids.
 """
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +37,6 @@ MOST = 100.0  # the largest weight
 WORN = 4  # readings that are worth nearly as much as new text
 
 Numbers = npt.NDArray[np.int64]
-
-
-class Encodes(Protocol):
-    """A tokenizer, as `formats.tokenizer` has it."""
-
-    def encode(self, segments: list[tuple[str, bool]]) -> list[int]: ...
 
 
 def mix(kept: pl.DataFrame, weights: Mapping[str, float], order: Order, seed: int) -> pl.DataFrame:
@@ -77,38 +71,27 @@ def mix(kept: pl.DataFrame, weights: Mapping[str, float], order: Order, seed: in
 
 
 def table(kept: pl.DataFrame, weights: Mapping[str, float], seed: int) -> pl.DataFrame:
-    """What each source gives, by name: `source`, `documents`, `words`, `tokens` (null if `kept` has
-    none), its `weight`, how many documents, words and tokens are read of it with all repeats
-    (`read_documents` and so on), and its `share` of all that is read, in tokens or else in words.
+    """What each source gives, by name: `source`, `documents`, `words`, its `weight`, how many
+    documents and words are read of it with all repeats (`read_documents`, `read_words`), and its
+    `share` of all words that are read.
     """
-    if "tokens" not in kept.columns:
-        kept = kept.with_columns(tokens=pl.lit(None, pl.Int64))
-    counted = kept.select(
-        "source", "words", "tokens", copies=pl.Series(_copies(kept, weights, seed))
-    )
-    known = pl.col("tokens").is_not_null().all()
-
-    def total(column: pl.Expr) -> pl.Expr:
-        return pl.when(known).then(column.sum())
-
-    found = counted.group_by("source").agg(
-        pl.len().cast(pl.Int64).alias("documents"),
-        pl.col("words").sum(),
-        total(pl.col("tokens")),
-        read_documents=pl.col("copies").sum(),
-        read_words=(pl.col("words") * pl.col("copies")).sum(),
-        read_tokens=total(pl.col("tokens") * pl.col("copies")),
-    )
-    size = "read_tokens" if found["read_tokens"].null_count() == 0 else "read_words"
-    names = ("documents", "words", "tokens", "weight", "read_documents", "read_words")
-    return (
-        found.with_columns(
-            weight=pl.Series([float(weights.get(name, 1.0)) for name in found["source"]]),
-            share=pl.col(size) / pl.max_horizontal(pl.col(size).sum(), 1),
+    copies = pl.Series("copies", _copies(kept, weights, seed))
+    found = (
+        kept.select("source", "words", copies)
+        .group_by("source")
+        .agg(
+            pl.len().cast(pl.Int64).alias("documents"),
+            pl.col("words").sum(),
+            read_documents=pl.col("copies").sum(),
+            read_words=(pl.col("words") * pl.col("copies")).sum(),
         )
-        .select("source", *names, "read_tokens", "share")
         .sort("source")
     )
+    weight = pl.Series(
+        [float(weights.get(name, 1.0)) for name in found["source"]], dtype=pl.Float64
+    )
+    share = pl.col("read_words") / pl.max_horizontal(pl.col("read_words").sum(), 1)
+    return found.with_columns(weight=weight, share=share)
 
 
 def warnings(weights: Mapping[str, float]) -> list[str]:
@@ -119,12 +102,6 @@ def warnings(weights: Mapping[str, float]) -> list[str]:
         for name, weight in sorted(weights.items())
         if weight > WORN
     ]
-
-
-def tokens(texts: pl.Series, tokenizer: Encodes) -> pl.Series:
-    """How many tokens each text has, `tokens` (i64), without any before or behind it."""
-    counts = [len(tokenizer.encode([(text, False)])) for text in texts]
-    return pl.Series("tokens", counts, pl.Int64)
 
 
 def _copies(kept: pl.DataFrame, weights: Mapping[str, float], seed: int) -> Numbers:
