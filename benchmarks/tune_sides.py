@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bantam import pipeline, recipe, sources
+from bantam.job import Job
 from bantam.kinds import Example
 from bantam.nets import decoder as nets
 from bantam.nets import load
@@ -88,7 +89,7 @@ def base_of(asked: Run) -> Path:
     return folder_of(asked) / "base"
 
 
-def job(asked: Run) -> pipeline.Job:
+def job(asked: Run) -> Job:
     """The recipe, as far as tuning goes."""
     file = RECIPES / asked.get("job", DEMO) / "recipe.toml"
     made = recipe.load(file)
@@ -96,7 +97,7 @@ def job(asked: Run) -> pipeline.Job:
     for files in (made.data.val, made.data.test):
         names += files if isinstance(files, list) else []
     found = {name: sources.resolve(name, relative_to=file.parent) for name in names}
-    return pipeline.Job(made, folder_of(asked), found)
+    return Job(made, folder_of(asked), found)
 
 
 def data(asked: Run) -> Run:

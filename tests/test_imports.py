@@ -32,7 +32,7 @@ MODULES = {
 
 WITH_TORCH = ("nets", "pack", "train")
 # What the program is started by: it gets at torch through functions only.
-FRONT = ("bantam", "bantam.cli", "bantam.pipeline", "bantam.check")
+FRONT = ("bantam", "bantam.cli", "bantam.pipeline", "bantam.packing", "bantam.job", "bantam.check")
 NETWORK = {
     *("socket", "ssl", "http", "urllib.request", "ftplib", "smtplib", "asyncio", "xmlrpc"),
     *("requests", "httpx", "aiohttp", "urllib3", "huggingface_hub", "pip", "subprocess"),

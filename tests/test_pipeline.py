@@ -18,6 +18,7 @@ import job
 from bantam import ledger, pipeline, recipe, runs
 from bantam.errors import BadInput
 from bantam.formats import gguf, lora
+from bantam.job import Job
 from bantam.judge.verdict import Verdict
 from bantam.model import Model, find_adapter
 from bantam.text.prepare import SPLITS
@@ -179,7 +180,7 @@ def test_a_mended_sheet_redoes_the_rows_and_so_does_a_change_of_it(
 
     def text() -> tuple[str, pl.DataFrame]:
         made = recipe.load(path)
-        key = pipeline._text(pipeline.Job(made, run, pipeline._sources(made, run)))
+        key = pipeline._text(Job(made, run, pipeline._sources(made, run)))
         assert runs.sound(run / "text", key)
         kept = [pl.read_parquet(run / "text" / f"{name}.parquet") for name in SPLITS]
         return key, pl.concat(kept).filter(pl.col("input") == "a text of two labels")
