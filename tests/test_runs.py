@@ -212,6 +212,7 @@ def test_keys() -> None:
     parts = [("a", "b"), ("ab",), ("a", ["b"]), ("b", "a"), (), ("a", None), ("a", 1), ("a", "1")]
     assert len({runs.key_of(*some) for some in parts}) == len(parts)
     assert runs.key_of("é") != runs.key_of("e")
+    assert runs.key_of("\udcff") != runs.key_of("\udcfe")  # names of files that are no UTF-8
     # The same on every machine and in every version: runs would be made again otherwise.
     assert runs.key_of("text", 1) == hashlib.sha256(b'["text", 1]').hexdigest()
 

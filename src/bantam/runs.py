@@ -33,7 +33,8 @@ class Stage:
 def key_of(*parts: Any) -> str:
     """The hash of plain data: equal data, equal key, on every machine."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    # Names of files may hold what is no UTF-8, which Python gives as halves of characters.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

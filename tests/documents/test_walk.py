@@ -102,3 +102,18 @@ def test_folders_without_end_end(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is no folder"):
         found(tmp_path / "none")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
+def test_a_line_end_in_a_name_hides_no_file(tmp_path: Path) -> None:
+    fill(tmp_path, "a\nb.txt", "c\nd/e.txt")
+    assert found(tmp_path) == found(tmp_path, "*") == ["a\nb.txt", "c\nd/e.txt"]
+
+
+def test_names_that_are_no_utf_8_are_told_as_text(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"\xff.txt")).symlink_to("/etc")
+    except OSError:
+        pytest.skip("the disk takes only UTF-8, or no links")
+    (told,) = passed(tmp_path)
+    assert told == "\ufffd.txt"

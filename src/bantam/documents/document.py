@@ -1,5 +1,6 @@
 """What a document is: text that knows where it came from, a row of the frame of all steps."""
 
+import os
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple, TypedDict
@@ -52,6 +53,21 @@ def document(
 def frame(rows: Sequence[Document]) -> pl.DataFrame:
     """Documents as a frame of COLUMNS, all str; `part` and `licence` may be null."""
     return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def reject(frame: pl.DataFrame, where: pl.Expr, reason: pl.Expr, value: pl.Expr) -> pl.DataFrame:
+    """The documents with this reason and value where something is against them (null is not).
+    Those that have a reason keep it."""
+    new = pl.col("reason").is_null() & where
+    told = {"reason": reason, "value": value}
+    return frame.with_columns(
+        pl.when(new).then(one).otherwise(name).alias(name) for name, one in told.items()
+    )
+
+
+def named(path: str) -> str:
+    """A file's path as text: what is no UTF-8 in it becomes U+FFFD."""
+    return whole(os.fsencode(path).decode("utf-8", "replace"))
 
 
 def whole(text: str) -> str:

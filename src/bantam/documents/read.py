@@ -5,7 +5,6 @@ the same documents, ids and shards, and files can be shared out among processes 
 """
 
 import io
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -18,7 +17,7 @@ import polars as pl
 
 from bantam.documents import child, unpack
 from bantam.documents.apart import Apart
-from bantam.documents.document import Document, Unread, document, frame, whole
+from bantam.documents.document import Document, Unread, document, frame, named, whole
 from bantam.documents.parts import Fault, Part, Unreadable, Wanted, parted
 from bantam.documents.readers import man, mbox, plain, records, tables
 from bantam.documents.recognise import ARCHIVES, HEAD, PACKED, Unknown, recognise
@@ -91,7 +90,7 @@ def documents_of(
     `apart` is where parsers run that may hang; without one, a process is started for this file.
     """
     file = source.folder / path
-    label = whole(os.fsencode(path).decode("utf-8", "replace"))
+    label = named(path)
     with ExitStack() as stack:
         try:
             stream = stack.enter_context(file.open("rb"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bantam.documents.document import Unread
+from bantam.documents.document import Unread, named
 from bantam.errors import BadInput
 
 DEPTH = 100  # folders within folders
@@ -52,9 +52,11 @@ def files(source: Source) -> Iterator[str | Unread]:
         try:
             found, passed = _entries(root, path)
         except OSError as error:
-            yield Unread(source.name, path, f"the folder cannot be opened: {error.strerror}")
+            yield Unread(source.name, named(path), f"the folder cannot be opened: {error.strerror}")
             continue
-        yield from (Unread(source.name, *one) for one in passed if taken(one[0]))
+        for inner, reason in passed:
+            if taken(inner):
+                yield Unread(source.name, named(inner), reason)
         waiting += reversed(found)
 
 
@@ -89,7 +91,7 @@ def _link(root: str, link: str) -> str | None:
 
 def _patterns(patterns: Sequence[str]) -> Callable[[str], bool]:
     """Whether a path fits patterns; the last one that fits it decides."""
-    rules = [(p[:1] != "!", re.compile(_regex(p.removeprefix("!")))) for p in patterns]
+    rules = [(p[:1] != "!", re.compile(_regex(p.removeprefix("!")), re.DOTALL)) for p in patterns]
     rules.reverse()
     return lambda path: next((takes for takes, rule in rules if rule.fullmatch(path)), False)
 
