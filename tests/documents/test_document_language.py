@@ -43,7 +43,7 @@ def test_languages_are_told_apart() -> None:
 
 def test_texts_too_short_to_tell_are_unknown_and_stay() -> None:
     short = ["", "Guten Tag!", "1234567890 " * 50, "\n\0\n", SAID["en"][:55]]
-    told = language.wanted(language.identify(frame(*short)), ["fr"])
+    told = language.wanted(language.identify(frame(*short)), ["fr"], 0.3)
     assert told["language"].null_count() == told["language_probability"].null_count() == 5
     assert told["reason"].null_count() == 5
 
@@ -53,7 +53,7 @@ def test_what_is_not_wanted_is_marked_with_what_it_is() -> None:
         reason=pl.Series([None, None, "quality", None], dtype=pl.String),
         value=pl.Series([None, None, "3", None], dtype=pl.String),
     )
-    told = language.wanted(language.identify(texts), ["en", "nl"])
+    told = language.wanted(language.identify(texts), ["en", "nl"], 0.3)
     assert told["reason"].to_list() == [None, "language", "quality", None]
     assert told["value"][1].startswith("de ") and 0.7 < float(told["value"][1][3:]) <= 1
     assert told["value"][2] == "3"
@@ -69,7 +69,7 @@ def test_a_preface_in_another_language_does_not_decide() -> None:
 
 def test_an_unknown_code_is_refused() -> None:
     with pytest.raises(BadInput, match="deutsch"):
-        language.wanted(language.identify(frame(SAID["de"])), ["deutsch"])
+        language.wanted(language.identify(frame(SAID["de"])), ["deutsch"], 0.3)
     assert len(language.known()) == 176
 
 

@@ -142,6 +142,7 @@ def test_the_first_rule_tells_and_an_earlier_reason_stays() -> None:
     told = quality.judge(frame, measured("a", "a", "", rules=Rules()), Rules())
     assert told["reason"].to_list() == ["gopher.min_words", "language", "no text"]
     assert told["value"].to_list() == ["1", "de 0.9", None]
+    assert judged("Nr. 5", Rules()) == ("gopher.min_words", "2")  # its one pair of words is all
 
 
 def test_stop_words_are_those_of_the_language() -> None:

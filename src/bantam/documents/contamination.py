@@ -17,6 +17,7 @@ import polars as pl
 
 from bantam.documents import words
 from bantam.documents.compiled import compiled
+from bantam.documents.document import reject
 from bantam.documents.tables import ODD, Counts, bits_for, place
 from bantam.documents.words import STIR, SYMBOL, Bytes, Hashes, Places, Words
 
@@ -124,15 +125,9 @@ def mark(frame: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
         "id", keep="first", maintain_order=True
     )
     told = most.select("id", told=pl.format("{}, row {}: {}", "benchmark", "row", "shared"))
-    hit = pl.col("reason").is_null() & pl.col("told").is_not_null()
-    return (
-        frame.join(told, on="id", how="left", maintain_order="left")
-        .with_columns(
-            pl.when(hit).then(pl.lit("contaminated")).otherwise("reason").alias("reason"),
-            pl.when(hit).then("told").otherwise("value").alias("value"),
-        )
-        .drop("told")
-    )
+    frame = frame.join(told, on="id", how="left", maintain_order="left")
+    hit = pl.col("told").is_not_null()
+    return reject(frame, hit, pl.lit("contaminated"), pl.col("told")).drop("told")
 
 
 def _joined(runs: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

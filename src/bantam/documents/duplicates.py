@@ -24,6 +24,7 @@ import polars as pl
 
 from bantam.documents import words
 from bantam.documents.compiled import compiled
+from bantam.documents.document import reject
 from bantam.documents.words import PRIME, START, STIR, SYMBOL, Bytes, Hashes, Places, Words, stirred
 
 GRAM = 5  # words
@@ -110,17 +111,11 @@ def mark(frame: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     """
     joined = frame.join(found, on="id", how="left", maintain_order="left")
     alike = pl.col("similarity") < 1
-    copy = pl.col("reason").is_null() & pl.col("survivor").is_not_null()
-    value = pl.when(alike).then(
-        pl.format("{}, {} alike", "survivor", pl.col("similarity").round(2))
-    )
-    return joined.with_columns(
-        pl.when(copy)
-        .then(pl.when(alike).then(pl.lit("near duplicate")).otherwise(pl.lit("duplicate")))
-        .otherwise("reason")
-        .alias("reason"),
-        pl.when(copy).then(value.otherwise("survivor")).otherwise("value").alias("value"),
-    ).select(frame.columns)
+    reason = pl.when(alike).then(pl.lit("near duplicate")).otherwise(pl.lit("duplicate"))
+    shared = pl.format("{}, {} alike", "survivor", pl.col("similarity").round(2))
+    value = pl.when(alike).then(shared).otherwise("survivor")
+    copy = pl.col("survivor").is_not_null()
+    return reject(joined, copy, reason, value).select(frame.columns)
 
 
 def clusters(texts: pl.Series) -> pl.Series:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from bantam.documents.document import reject
 from bantam.errors import BadInput, JobFailed
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def identify(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def wanted(frame: pl.DataFrame, languages: Sequence[str], least: float = 0.5) -> pl.DataFrame:
+def wanted(frame: pl.DataFrame, languages: Sequence[str], least: float) -> pl.DataFrame:
     """Mark what `identify` found to be in none of these languages, or in one of them with less
     than the probability `least`: reason "language", value as in "de 0.97".
 
@@ -47,12 +48,8 @@ def wanted(frame: pl.DataFrame, languages: Sequence[str], least: float = 0.5) ->
     """
     check(languages)
     wrong = ~pl.col("language").is_in(list(languages)) | (pl.col("language_probability") < least)
-    dropped = pl.col("reason").is_null() & wrong.fill_null(False)
     value = pl.format("{} {}", "language", pl.col("language_probability").round(2))
-    return frame.with_columns(
-        pl.when(dropped).then(pl.lit("language")).otherwise("reason").alias("reason"),
-        pl.when(dropped).then(value).otherwise("value").alias("value"),
-    )
+    return reject(frame, wrong, pl.lit("language"), value)
 
 
 def check(languages: Sequence[str]) -> None:

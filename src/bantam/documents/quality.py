@@ -17,6 +17,7 @@ import polars as pl
 
 from bantam.documents import words
 from bantam.documents.compiled import compiled
+from bantam.documents.document import reject
 from bantam.documents.tables import ODD, Counts, bits_for, place
 from bantam.documents.words import (
     CLOSER,
@@ -43,14 +44,14 @@ ELLIPSIS, BULLET = 0x2026, 0x2022
 
 # Which measure each rule compares, in the order in which they are told.
 RULES = (
+    ("gopher", "min_words", "words"),  # of what has few words all else is chance
+    ("gopher", "max_words", "words"),
     ("repetition", "max_paragraphs", "repeated_paragraphs"),
     ("repetition", "max_paragraph_characters", "repeated_paragraph_characters"),
     ("repetition", "max_lines", "repeated_lines"),
     ("repetition", "max_line_characters", "repeated_line_characters"),
     *(("repetition", f"max_top_{n}_gram", f"top_{n}_gram") for n in (2, 3, 4)),
     *(("repetition", f"max_{n}_grams", f"repeated_{n}_grams") for n in range(5, 11)),
-    ("gopher", "min_words", "words"),
-    ("gopher", "max_words", "words"),
     ("gopher", "min_word_length", "word_length"),
     ("gopher", "max_word_length", "word_length"),
     ("gopher", "max_hashes", "hashes"),
@@ -165,10 +166,8 @@ def judge(frame: pl.DataFrame, measures: pl.DataFrame, rules: Rules) -> pl.DataF
             pl.col("value").round(4).cast(pl.String).str.strip_suffix(".0")
         ),
     )
-    kept = frame["reason"].is_null()
-    return frame.with_columns(
-        told[name].zip_with(kept, frame[name]) for name in ("reason", "value")
-    )
+    reason = pl.lit(told["reason"])
+    return reject(frame, reason.is_not_null(), reason, pl.lit(told["value"]))
 
 
 def _share(part: Places, whole: Places) -> npt.NDArray[np.float64]:

@@ -31,6 +31,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bantam.documents import duplicates, words
 from bantam.documents.compiled import compiled
+from bantam.documents.document import reject
 from bantam.documents.words import PRIME, Hashes, Places, Words, stirred
 from bantam.errors import BadInput
 
@@ -121,14 +122,8 @@ def threshold(scores: pl.Series, share: float) -> float:
 def mark(frame: pl.DataFrame, least: float) -> pl.DataFrame:
     """The documents with reason "score" and their `score` as value where it is below the least.
     Documents that have a reason keep it."""
-    low = pl.col("reason").is_null() & (pl.col("score") < least)
-    return frame.with_columns(
-        pl.when(low).then(pl.lit("score")).otherwise("reason").alias("reason"),
-        pl.when(low)
-        .then(pl.col("score").round(4).cast(pl.String))
-        .otherwise("value")
-        .alias("value"),
-    )
+    value = pl.col("score").round(4).cast(pl.String)
+    return reject(frame, pl.col("score") < least, pl.lit("score"), value)
 
 
 def warnings(scorer: Scorer) -> list[str]:
