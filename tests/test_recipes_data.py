@@ -12,7 +12,7 @@ import pytest
 
 from bantam.errors import BadInput
 from bantam.judge import calls
-from bantam.kinds import schema
+from bantam.kinds import declarations
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -97,7 +97,7 @@ def test_a_row_has_the_first_accepted_values(fetch_calls: ModuleType) -> None:
         "note": None,
         "where": "object",
     }
-    assert schema.tools(row.tools, "the row") == row.tools
+    assert declarations.tools(row.tools, "the row") == row.tools
 
 
 def test_what_must_be_given_is_not_left_out(fetch_calls: ModuleType) -> None:

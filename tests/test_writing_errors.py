@@ -15,7 +15,7 @@ from bantam.errors import BadInput
 from bantam.job import Job
 from bantam.judge import certainty, prompted, written
 from bantam.judge.patterns import patterns
-from bantam.kinds import Row, schema, texts
+from bantam.kinds import Row, declarations, schema, texts
 from bantam.model import Model
 from test_writing_jobs import TOOLS, write
 from tiny import tiny_llama, tokenizer_metadata
@@ -86,8 +86,8 @@ def test_references_of_functions_mean_their_own_parts() -> None:
         return {"name": name, "parameters": closed(properties, **parts)}
 
     some = [function("f", "string", **{"$id": "https://example.org/f"}), function("g", "integer")]
-    tools = schema.tools(some, "tools")
-    answer = schema.check(schema.of_tools(tools, 1), "answer")
+    tools = declarations.tools(some, "tools")
+    answer = schema.check(declarations.of_tools(tools, 1), "answer")
 
     def call(name: str, value: Any, more: Any) -> Any:
         return [{"name": name, "arguments": {"value": value, "more": more}}]
@@ -141,13 +141,13 @@ def test_what_is_no_text(tmp_path: Path) -> None:
 
 def test_rows_without_room_are_wrong_and_end_nothing(tmp_path: Path) -> None:
     """Of ours and of rivals alike; a file of validation or test rows may hold such."""
-    told = json.dumps(schema.tools(TOOLS, "tools"))
+    told = json.dumps(declarations.tools(TOOLS, "tools"))
     rows = pl.DataFrame(
         {
             "id": [f"{number:016x}" for number in range(24)],
             "input": [f"the camera {number}" for number in range(24)],
             "output": ["[]"] * 24,
-            "tools": [json.dumps(schema.tools(LONG, "tools")), *[told] * 23],
+            "tools": [json.dumps(declarations.tools(LONG, "tools")), *[told] * 23],
         }
     )
     path = tmp_path / "model.gguf"
@@ -250,12 +250,12 @@ def test_an_empty_schema_is_refused(tmp_path: Path, tiny_model: Path, bantam: Ba
 def test_many_rows_with_the_same_functions_are_checked_quickly() -> None:
     began = time.process_time()
     for row in range(500):
-        schema.tools(TOOLS, f"row {row}")
+        declarations.tools(TOOLS, f"row {row}")
     assert time.process_time() - began < 2
     bad = {"type": "object", "properties": {"a": {"enum": []}}, "required": ["a"]}
     for row in (1, 2):
         with pytest.raises(BadInput, match=f"row {row}, f"):
-            schema.tools([{"name": "f", "parameters": bad}], f"row {row}")
+            declarations.tools([{"name": "f", "parameters": bad}], f"row {row}")
 
 
 def test_another_order_of_properties_is_another_schema(tmp_path: Path, tiny_model: Path) -> None:

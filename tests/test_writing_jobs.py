@@ -14,7 +14,7 @@ import pytest
 import bantam
 import job
 from bantam.judge.verdict import Verdict
-from bantam.kinds import schema
+from bantam.kinds import declarations
 
 STATES = {"good": ["sharp", "bright", "lovely"], "poor": ["broken", "dull", "awful"]}
 RECIPE = """
@@ -148,7 +148,7 @@ def test_all_json_follows_its_schema(finished: tuple[str, Path]) -> None:
     if name == "record":
         written = json.loads((folder / "runs/tiny/text/schema.json").read_text("utf-8"))["schema"]
     else:
-        written = schema.of_tools(schema.tools(TOOLS, "tools"), 1)
+        written = declarations.of_tools(declarations.tools(TOOLS, "tools"), 1)
     assert len(rows) >= 90
     for answer in rows["answer"]:
         jsonschema.validate(json.loads(answer), written)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bantam.errors import BadInput, JobFailed
-from bantam.kinds import schema
+from bantam.kinds import declarations, schema
 from bantam.sources import resolve
 
 SOURCE = "pypi:bfcl-eval==2026.3.23"
@@ -108,21 +108,21 @@ def as_row(entry: Json) -> Row:
         raise Unusable("more than one message")
     text = messages[0]["content"].strip()
     try:
-        tools = schema.tools(entry["function"], entry["id"])
+        tools = declarations.tools(entry["function"], entry["id"])
     except BadInput:
         raise Unusable("no declarations, or parameters that are no schema") from None
     if size(text, tools) > LONGEST:
         raise Unusable("too long")
     accepted = entry["ground_truth"]
     output = [expected(one, tools) for one in accepted]
-    if schema.mistake(schema.of_tools(tools, len(output)), output):
+    if schema.mistake(declarations.of_tools(tools, len(output)), output):
         raise Unusable("the accepted call breaks its declaration")
     return Row(text, tools, output, accepted)
 
 
 def size(text: str, tools: list[Json]) -> int:
     """The bytes of a question and its declarations."""
-    return len(f"{text}{schema.declared(tools)}".encode())
+    return len(f"{text}{declarations.declared(tools)}".encode())
 
 
 def expected(accepted: Json, tools: list[Json]) -> Json:

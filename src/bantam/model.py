@@ -417,9 +417,9 @@ def declared(task: kinds.Task, tools: Any) -> str:
 @lru_cache(256)
 def _checked(tools: str) -> str:
     """Declarations of which every name and type is sound, as JSON; the same are asked for again."""
-    from bantam.kinds import schema
+    from bantam.kinds import declarations
 
-    return json.dumps(schema.tools(tools, "the functions"), ensure_ascii=False)
+    return json.dumps(declarations.tools(tools, "the functions"), ensure_ascii=False)
 
 
 def _answer(task: kinds.Task, row: list[float]) -> Answer:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bantam.errors import BadInput
-from bantam.kinds import closing, grammar, schema
+from bantam.kinds import closing, declarations, grammar, schema
 from bantam.kinds.grammar import shortest
 
 
@@ -111,7 +111,7 @@ def test_many_large_declarations_are_refused_at_once() -> None:
     many = [{"name": f"f{n}", "parameters": large} for n in range(100)]
     began = time.perf_counter()
     with pytest.raises(BadInput, match="over 400,000 characters"):
-        schema.tools(many, "tools")
+        declarations.tools(many, "tools")
     assert time.perf_counter() - began < 10
 
 
@@ -302,20 +302,20 @@ WEATHER = {
 
 
 def test_declarations_in_either_form() -> None:
-    (one,) = schema.tools([WEATHER], "tools")
-    assert schema.tools([{"type": "function", "function": WEATHER}], "tools") == [one]
-    assert schema.tools(json.dumps([WEATHER]), "tools") == [one]
-    assert schema.tools([one], "tools") == [one]
+    (one,) = declarations.tools([WEATHER], "tools")
+    assert declarations.tools([{"type": "function", "function": WEATHER}], "tools") == [one]
+    assert declarations.tools(json.dumps([WEATHER]), "tools") == [one]
+    assert declarations.tools([one], "tools") == [one]
     assert one["function"]["parameters"]["properties"]["at"]["items"] == {"type": "number"}
-    assert schema.declared([one]) == (
+    assert declarations.declared([one]) == (
         'get_weather(city: string /* City, State */, unit?: "c"|"f" = "c", at?: number[])'
         " - Current weather"
     )
 
 
 def test_answers_to_declarations() -> None:
-    tools = schema.tools([WEATHER, {"name": "stop"}], "tools")
-    answer = schema.check(schema.of_tools(tools, 2), "answer")
+    tools = declarations.tools([WEATHER, {"name": "stop"}], "tools")
+    answer = schema.check(declarations.of_tools(tools, 2), "answer")
     call = {"name": "get_weather", "arguments": {"city": "Rome"}}
     for good in ([], [call], [call, {"name": "stop", "arguments": {}}]):
         jsonschema.validate(good, answer)
@@ -332,10 +332,10 @@ def test_answers_to_declarations() -> None:
 def test_objects_in_definitions_of_functions_are_closed() -> None:
     point = {"type": "object", "properties": {"x": {"type": "int"}}, "required": ["x"]}
     parameters = {"type": "object", "properties": {"at": {"$ref": "#/$defs/point"}}}
-    (one,) = schema.tools(
+    (one,) = declarations.tools(
         [{"name": "go", "parameters": parameters | {"$defs": {"point": point}}}], ""
     )
-    answer = schema.of_tools([one], 1)
+    answer = declarations.of_tools([one], 1)
     assert schema.mistake(answer, [{"name": "go", "arguments": {"at": {"x": 1}}}]) is None
     assert schema.mistake(answer, [{"name": "go", "arguments": {"at": {"x": 1, "more": 2}}}])
 
@@ -347,8 +347,8 @@ def test_definitions_of_functions_stay_apart() -> None:
             "parameters": closed({"a": {"$ref": "#/$defs/x"}}, **{"$defs": {"x": {"type": kind}}}),
         }
 
-    tools = schema.tools([function("f", "string"), function("g", "integer")], "tools")
-    answer = schema.check(schema.of_tools(tools, 1), "answer")
+    tools = declarations.tools([function("f", "string"), function("g", "integer")], "tools")
+    answer = schema.check(declarations.of_tools(tools, 1), "answer")
     assert schema.mistake(answer, [{"name": "f", "arguments": {"a": "x"}}]) is None
     assert schema.mistake(answer, [{"name": "g", "arguments": {"a": 1}}]) is None
     assert schema.mistake(answer, [{"name": "g", "arguments": {"a": "x"}}])
@@ -373,6 +373,6 @@ def test_definitions_of_functions_stay_apart() -> None:
 )
 def test_declarations_that_are_none(bad: Any) -> None:
     with pytest.raises(BadInput) as error:
-        schema.tools(bad, "row 3")
+        declarations.tools(bad, "row 3")
     assert error.value.message.startswith("row 3")
     assert error.value.mend

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bantam.kinds import schema
+from bantam.kinds import declarations, schema
 from bantam.serve import calls
 from bantam.serve.ask import CallBegun, CallPart
 
@@ -17,7 +17,7 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 CALLS = st.lists(
-    st.tuples(st.from_regex(schema.NAME, fullmatch=True), st.dictionaries(st.text(), VALUES)),
+    st.tuples(st.from_regex(declarations.NAME, fullmatch=True), st.dictionaries(st.text(), VALUES)),
     max_size=4,
 ).map(lambda pairs: [{"name": name, "arguments": arguments} for name, arguments in pairs])
 
@@ -83,7 +83,7 @@ def test_what_begins_like_a_call(text: str, told: bool | None) -> None:
     assert calls.begins(text) is told
 
 
-TOOLS = schema.tools(
+TOOLS = declarations.tools(
     [
         {"name": "go", "parameters": {"type": "object", "properties": {"to": {"type": "string"}}}},
         {"name": "stop", "parameters": {"type": "object", "properties": {}}},

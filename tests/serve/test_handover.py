@@ -19,7 +19,7 @@ import pytest
 from away import Away, Told, away, called, said, wrong
 from bantam.judge import described, language
 from bantam.judge import larger as larger_
-from bantam.kinds import Row, classify, schema
+from bantam.kinds import Row, classify, declarations
 from bantam.kinds import texts as writing
 from bantam.model import Model
 from bantam.serve import handover, keys, metrics, tasks
@@ -150,7 +150,7 @@ def test_a_question_without_room(larger: Path) -> None:
     with Model(larger, threads=1, context=64) as model:
         task = replace(RECORD, max_text_tokens=10_000)
         (told,) = larger_.answers(
-            model, CALLS, [Row(TEXTS[0], "", json.dumps(schema.tools(TOOLS, "tools")))]
+            model, CALLS, [Row(TEXTS[0], "", json.dumps(declarations.tools(TOOLS, "tools")))]
         )
         assert told is None
         assert len(larger_.answers(model, task, [Row(TEXTS[0] * 50, "")])) == 1

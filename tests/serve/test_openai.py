@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from served import served
 from shelved import LABELS, models
 
-from bantam.kinds import schema
+from bantam.kinds import declarations
 from bantam.model import Model
 from bantam.serve.shelf import Shelf
 from tiny_tasks import TOOLS
@@ -363,7 +363,7 @@ def calls_of(told: Any) -> list[ChatCompletionMessageFunctionToolCall]:
 
 
 def follows(calls: list[Any]) -> None:
-    wanted = schema.of_tools(schema.tools(TOOLS, "tools"), 8)
+    wanted = declarations.of_tools(declarations.tools(TOOLS, "tools"), 8)
     value = [
         {"name": one.function.name, "arguments": json.loads(one.function.arguments)}
         for one in calls

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from served import served
 from shelved import LABELS, models
 
-from bantam.kinds import schema
+from bantam.kinds import declarations
 from bantam.serve.shelf import Shelf
 from tiny_tasks import TOOLS as NESTED
 
@@ -198,7 +198,7 @@ def test_a_schema_is_followed(client: openai.OpenAI) -> None:
 
 
 def follows(calls: list[Any]) -> None:
-    wanted = schema.of_tools(schema.tools(NESTED, "tools"), 8)
+    wanted = declarations.of_tools(declarations.tools(NESTED, "tools"), 8)
     value = [{"name": one.name, "arguments": json.loads(one.arguments)} for one in calls]
     jsonschema.validate(value, wanted)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from bantam import kinds
 from bantam.judge import described, language
-from bantam.kinds import Row, schema, texts
+from bantam.kinds import Row, declarations, schema, texts
 from bantam.model import Answer, Written
 from bantam.sources.door import Unreached
 from bantam.sources.endpoint import Line
@@ -97,7 +97,7 @@ def _calls(line: Line, task: kinds.Task, row: Row, most: int) -> Written | None:
     tools = json.loads(row.tools)
     said = line.ask(_turn(f"{head}\n\n{row.text}"), most, tools=tools)
     made = [{"name": name, "arguments": _json(arguments)} for name, arguments in said.calls]
-    return _held(schema.of_tools(tools, task.most_calls), made[: task.most_calls])
+    return _held(declarations.of_tools(tools, task.most_calls), made[: task.most_calls])
 
 
 def _before(task: kinds.Task) -> str:

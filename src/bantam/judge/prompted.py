@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from bantam import kinds
 from bantam.judge import described
 from bantam.judge.measure import Measure, references
-from bantam.kinds import Row, schema, texts
+from bantam.kinds import Row, declarations, texts
 from bantam.model import Model, TooLong
 
 DRAWS = 2  # sets of examples
@@ -113,7 +113,7 @@ def _shown(task: kinds.Task, rows: Sequence[Row]) -> kinds.Task:
     between = "".join(text for text, _ in task.between)
     shown = ""
     for row in rows:
-        declared = schema.declared(json.loads(row.tools)) if task.most_calls else ""
+        declared = declarations.declared(json.loads(row.tools)) if task.most_calls else ""
         answer = references(row.output)[0]
         shown += f"{cue}{declared}{between}{row.text}{after}{answer}\n\n"
     return replace(task, before=((f"{head}{gap}{shown}{cue}", False),))

@@ -62,7 +62,7 @@ class Task:
 
     def prompt(self, encode: Encode, text: str, declared: str = "") -> list[int]:
         """Token ids of the prompt for one text; `declared` are the functions to choose from, as
-        `kinds.schema.declared` writes them."""
+        `kinds.declarations.declared` writes them."""
         ids = encode([(text, False)])[: self.max_text_tokens]
         if self.most_calls:
             ids = encode([(declared, False)]) + encode(list(self.between)) + ids

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bantam.kinds import Answer, Encode, Example, Row, Task, schema
+from bantam.kinds import Answer, Encode, Example, Row, Task, declarations
 
 LONGEST_TEXT = 100_000  # tokens: no bound but the context
 MARGIN = 4  # tokens: the start token, and the one that is asked for
@@ -53,14 +53,14 @@ def task(
 
 def prompt(task: Task, encode: Encode, text: str, tools: str = "") -> list[int]:
     """Token ids of the prompt; `tools` are declarations as JSON, for a task with functions."""
-    declared = schema.declared(json.loads(tools)) if task.most_calls else ""
+    declared = declarations.declared(json.loads(tools)) if task.most_calls else ""
     return task.prompt(encode, text, declared)
 
 
 def schema_of(task: Task, tools: str = "") -> dict[str, Any]:
     """The schema of the answer to one text. Raises ValueError for a task of free text."""
     if task.most_calls:
-        return schema.of_tools(json.loads(tools), task.most_calls)
+        return declarations.of_tools(json.loads(tools), task.most_calls)
     if not task.schema:
         raise ValueError("the answers of this task are free text")
     found = json.loads(task.schema)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bantam.errors import BadInput
-from bantam.kinds import schema
+from bantam.kinds import declarations
 from bantam.serve.ask import CallBegun, CallPart, Tools
 
 MOST = 8  # calls at a time
@@ -52,7 +52,7 @@ def usable(tools: Tools) -> list[dict[str, Any]]:
     """The declarations that may be called, checked; [] for none. Raises BadInput."""
     if not tools.declared or tools.choice == "none":
         return []
-    found = schema.tools(list(tools.declared), "tools")
+    found = declarations.tools(list(tools.declared), "tools")
     kept = [one for one in found if tools.named in ("", one["function"]["name"])]
     if not kept:
         raise BadInput(f"the function {tools.named!r:.80} is not declared", "declare it in tools")
@@ -61,7 +61,7 @@ def usable(tools: Tools) -> list[dict[str, Any]]:
 
 def answer_schema(tools: Sequence[dict[str, Any]], style: Style, most: int) -> dict[str, Any]:
     """The schema of what is written between `style.before` and `style.after`."""
-    whole = schema.of_tools(tools, most)
+    whole = declarations.of_tools(tools, most)
     calls = whole["items"].get("anyOf", [whole["items"]])
     for call in calls:
         call["properties"] = {"name": call["properties"]["name"]} | {
@@ -77,7 +77,7 @@ def answer_schema(tools: Sequence[dict[str, Any]], style: Style, most: int) -> d
 def instruction(tools: Sequence[dict[str, Any]]) -> str:
     """What tells a model of functions that its template has no place for."""
     return (
-        f"You can call these functions:\n{schema.declared(tools)}\n"
+        f"You can call these functions:\n{declarations.declared(tools)}\n"
         'To call some, answer with nothing but a JSON list: [{"name": ..., "arguments": {...}}].'
         " Otherwise answer in words."
     )

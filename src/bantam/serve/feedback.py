@@ -228,13 +228,13 @@ def cell(task: kinds.Task | None, value: Any, tools: Any, param: str) -> str:
 
 
 def _json_cell(task: kinds.Task, value: Any, tools: Any, param: str) -> str:
-    from bantam.kinds import schema, texts
+    from bantam.kinds import declarations, schema, texts
 
     written = _bounded(json.dumps(value, ensure_ascii=False), param)
     declared = ""
     if task.most_calls:
         try:
-            declared = json.dumps(schema.tools(tools, "tools"), ensure_ascii=False)
+            declared = json.dumps(declarations.tools(tools, "tools"), ensure_ascii=False)
         except BadInput as error:
             raise Refusal(400, f"{error.message}: {error.mend}", param="tools") from None
     wrong = schema.mistake(texts.schema_of(task, declared), value)

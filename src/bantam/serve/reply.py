@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from bantam.engine import Done, Sampling
 from bantam.errors import BadInput, JobFailed
-from bantam.kinds import Row, Task, closing, constrain, grammar, schema, texts
+from bantam.kinds import Row, Task, closing, constrain, declarations, grammar, schema, texts
 from bantam.model import Answer, Model, TooLong, Written
 from bantam.serve import calls, metrics
 from bantam.serve import prompt as prompting
@@ -435,7 +435,7 @@ def _reason(task: Task, reply: Answer | Written) -> str:
 
 
 def _declared(tools: list[dict[str, Any]] | None) -> str:
-    return json.dumps(schema.tools(tools, "tools")) if tools else ""
+    return json.dumps(declarations.tools(tools, "tools")) if tools else ""
 
 
 def _answered(

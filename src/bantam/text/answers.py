@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from bantam.errors import BadInput
-from bantam.kinds import schema
+from bantam.kinds import declarations, schema
 
 Splits = dict[str, pl.DataFrame]
 
@@ -45,8 +45,8 @@ def settled_calls(splits: Splits) -> tuple[Splits, int]:
             "file", "row", "tools", "output"
         ).iter_rows():
             origin = f"{file}, row {row}"
-            found = schema.tools(json.loads(declared), origin)
-            answer = schema.of_tools(found, most)
+            found = declarations.tools(json.loads(declared), origin)
+            answer = declarations.of_tools(found, most)
             value = json.loads(output)
             wrong = schema.mistake(answer, value)
             if wrong and len(value) <= most:  # longer ones of a test file are only never met
@@ -68,7 +68,7 @@ def _wrong_call(call: Any, tools: list[dict[str, Any]]) -> str | None:
     meant = [one for one in tools if one["function"]["name"] == call["name"]]
     if not meant:
         return f'"{call["name"]}" is not among them'
-    return schema.mistake(schema.of_tools(meant, 1), [call])
+    return schema.mistake(declarations.of_tools(meant, 1), [call])
 
 
 def _with_outputs(frame: pl.DataFrame, change: Callable[[str], str]) -> pl.DataFrame:
