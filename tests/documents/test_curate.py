@@ -125,11 +125,15 @@ def same(one: list[shards.Shard], other: list[shards.Shard]) -> bool:
     return all(held(one, name).equals(held(other, name)) for name in ("kept", "gone"))
 
 
-def test_two_processes_keep_the_same(
-    folder: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "workers",
+    [1, pytest.param(2, marks=pytest.mark.slow)],  # that start anew, and load all there is
+)
+def test_several_shards_and_two_processes_keep_the_same(
+    folder: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     monkeypatch.setattr("bantam.documents.batches.BATCH", 20_000)  # several shards
-    found = made(folder, tmp_path, workers=2)
+    found = made(folder, tmp_path, workers=workers)
     assert len(found) > 2
     whole = held(made(folder, work), "kept").sort("id")
     assert held(found, "kept").sort("id").drop("cluster").equals(whole.drop("cluster"))

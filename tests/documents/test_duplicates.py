@@ -61,18 +61,18 @@ def test_signatures_agree_as_often_as_the_texts_are_alike(length: int, share: fl
 
 def test_planted_copies_are_found_by_how_alike_they_are() -> None:
     """Recall by band of true similarity, precision of what goes and of clusters."""
-    originals = [written(80 + seed % 300, seed) for seed in range(1200)]
+    originals = [written(80 + seed % 300, seed) for seed in range(500)]
     copies = [
         changed(text, 0.001 + 0.06 * (seed % 50) / 50, seed) for seed, text in enumerate(originals)
     ]
     true = np.array(list(map(plain_rules.jaccard, originals, copies)))
     told = found(originals + copies)
     cluster, survivor = told["cluster"].to_numpy(), told["survivor"]
-    together = cluster[:1200] == cluster[1200:]
+    together = cluster[:500] == cluster[500:]
 
     def recall(low: float, high: float) -> float:
         band = (true >= low) & (true <= high)
-        assert band.sum() > 50
+        assert band.sum() > 30
         return float(together[band].mean())
 
     assert recall(0.95, 1) == 1
@@ -84,7 +84,7 @@ def test_planted_copies_are_found_by_how_alike_they_are() -> None:
     alike = [plain_rules.jaccard(texts[one], texts[other]) for one, other in gone]
     assert np.mean(np.array(alike) >= 0.75) > 0.85
     assert min(alike) > 0.6
-    assert all(one % 1200 == other % 1200 for one, other in gone)  # no strangers
+    assert all(one % 500 == other % 500 for one, other in gone)  # no strangers
 
 
 @settings(max_examples=60)
@@ -173,7 +173,7 @@ def test_signatures_may_lie_in_a_file(tmp_path: Path) -> None:
 
 def test_a_thousand_near_copies_are_quick_and_one_stays() -> None:
     text = written(150, 9)
-    texts = [f"{text} number {at}" for at in range(3000)]
+    texts = [f"{text} number {at}" for at in range(1000)]
     assert found(texts)["survivor"].is_null().sum() == 1
 
 

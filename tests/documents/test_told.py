@@ -147,14 +147,15 @@ def test_others_than_the_largest_clusters_are_drawn_by_seed() -> None:
     assert len(set(drawn(1))) == examples.OTHERS
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=60, max_size=60))
-def test_the_report_does_not_depend_on_the_shards(shards: list[int]) -> None:
-    with TemporaryDirectory() as one, TemporaryDirectory() as other:
-        whole, parted = of(Path(one)), of(Path(other), shards)
-    for report in (whole, parted):  # each shard's file that was not read, and its own mends
-        report["unread"], report["mended"] = None, None
-    assert parted == whole
+@settings(max_examples=8, deadline=None)
+@given(shards=st.lists(st.integers(0, 4), min_size=60, max_size=60))
+def test_the_report_does_not_depend_on_the_shards(
+    report: dict[str, Any], shards: list[int]
+) -> None:
+    with TemporaryDirectory() as folder:
+        parted = of(Path(folder), shards)
+    of_shards = {"unread": None, "mended": None}  # each has a file that was not read, and mends
+    assert parted | of_shards == report | of_shards
 
 
 values = st.lists(st.none() | st.floats(0, 2e5) | st.integers(0, 200_000), min_size=1)

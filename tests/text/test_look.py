@@ -149,7 +149,7 @@ NAMES = st.text(alphabet="abtext \"'#=[].\\\n\té\x7f\u2028", min_size=1, max_si
 LABELS = st.text(alphabet="abc \"'#\\\n\x1b\x7fé", min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(NAMES.filter(bool), min_size=4, max_size=4, unique=True),
     st.lists(LABELS, min_size=2, max_size=5, unique_by=lambda text: text.strip().lower()),

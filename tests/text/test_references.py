@@ -52,7 +52,7 @@ def answers(part: pl.DataFrame) -> dict[str, list[str]]:
 WORD = st.sampled_from(["yes", "no", "Yes", "well, it depends", "a\nb", "é", " ", ""])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(
         st.tuples(
