@@ -133,7 +133,7 @@ def test_a_closed_port_is_no_answer() -> None:
     "told",
     [
         "http://example.org/v1#m", "https://#m", "https://u:p@example.org/v1#m",
-        "https://example.org/v1?key=k#m", "https://example.org/v1# ",
+        "https://example.org/v1?key=k#m", "https://example.org/v1# ", "https://u:p@[::1#m",
     ],
 )  # fmt: skip
 def test_addresses_that_nothing_is_sent_to(told: str) -> None:

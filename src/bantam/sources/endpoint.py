@@ -13,20 +13,17 @@ import json
 import re
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from bantam.errors import BadInput, BantamError
 from bantam.sources.door import RETRY, Unreached, offline
 
-if TYPE_CHECKING:
-    pass
-
 KEY = "BANTAM_HANDOVER_KEY"  # the variable of the environment with the key, unless another is named
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 CONNECT, WHOLE = 5.0, 30.0  # seconds until it answers, and until the answer is here
 MOST_BYTES = 1 << 20  # of an answer
+MEND = "write https://HOST/v1#MODEL, such as https://api.openai.com/v1#gpt-4o-mini"
 # What some models will not be told, and what they would rather hear.
 OTHERWISE = {"max_tokens": "max_completion_tokens", "temperature": None}
 
@@ -60,7 +57,10 @@ def is_one(told: str) -> bool:
 def parse(told: str) -> Endpoint:
     """Raises BadInput for an address that is not safe to send texts and a key to."""
     address, _, model = told.partition("#")
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise BadInput("the endpoint's address cannot be read", MEND) from None
     secure = parts.scheme == "https" or parts.hostname in LOOPBACK
     if parts.username or parts.password or parts.query:
         # It would end up in reports and logs.
@@ -71,7 +71,7 @@ def parse(told: str) -> Endpoint:
     if not (parts.hostname and secure and model.strip()):
         raise BadInput(
             f"{told} is no endpoint that texts can be sent to",
-            "write https://HOST/v1#MODEL, such as https://api.openai.com/v1#gpt-4o-mini",
+            MEND,
         )
     return Endpoint(address.rstrip("/"), model)
 
@@ -131,12 +131,7 @@ class Line:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _post(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
