@@ -54,9 +54,10 @@ def spent(path: Path, stage: str, key: str) -> Iterator[Entry]:
     def look(memory: int) -> None:
         nonlocal last
         entry.peak_memory_bytes = max(entry.peak_memory_bytes, memory)
-        count()
-        if entry.wall_seconds - last >= min(KEPT, entry.wall_seconds / 4):
-            last = entry.wall_seconds
+        now = time.monotonic() - wall
+        if now - last >= min(KEPT, now / 4):
+            last = now
+            count()
             _keep(kept, key, entry)
 
     over = threading.Event()
