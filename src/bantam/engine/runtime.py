@@ -19,7 +19,6 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
 from typing import IO, Any, Self
 
 import psutil
@@ -257,12 +256,7 @@ class LlamaCpp:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
-from typing import Protocol
 
-from bantam.engine import Completion, Done, Piece, Sampling
+from bantam.engine import Completion, Done, Piece, Runtime, Sampling
 from bantam.errors import BantamError, JobFailed
 
 LOOK = 0.1  # seconds between looks at whether it is still wanted
@@ -15,14 +14,8 @@ LOOK = 0.1  # seconds between looks at whether it is still wanted
 Told = Piece | Done | BantamError
 
 
-class Writes(Protocol):
-    def write(
-        self, prompt: Sequence[int], sampling: Sampling, tell: Callable[[Told], None]
-    ) -> Callable[[], None]: ...
-
-
 def complete(
-    runtime: Writes,
+    runtime: Runtime,
     prompt: Sequence[int],
     max_tokens: int,
     stop: Sequence[str],

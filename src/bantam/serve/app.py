@@ -131,9 +131,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
         told = f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
         refusal = Refusal(400, told, code="invalid_json")
     else:
-        refusal = Refusal(
-            400, f"{place or 'the body'}: {first['msg']:.500}", param=place or "the body"
-        )
+        where = place or "the body"
+        refusal = Refusal(400, f"{where}: {first['msg']:.500}", param=where)
     return refusals.response(refusals.asked(request.scope), refusal)
 
 

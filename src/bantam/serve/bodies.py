@@ -76,9 +76,8 @@ def check_values(body: bytes) -> None:
     if len(body) < MOST_VALUES:
         return
     bare = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NOT_COUNTED)
-    many = bare.count(b'"') > 4 * (
-        MOST_VALUES + 1
-    )  # a value has a text or two, its name and itself
+    # A value has a text or two, its name and itself.
+    many = bare.count(b'"') > 4 * (MOST_VALUES + 1)
     if many or len(b"".join(bare.split(b'"')[::2])) > MOST_VALUES:
         raise Refusal(
             413,

@@ -274,8 +274,9 @@ def _told(handover: Handover | None) -> str:
         return ""
     away = ", whose texts leave this machine" if handover.line else ""
     bounds = handover.below
-    each = f"{bounds:g}" if isinstance(bounds, float) else ""
-    if not isinstance(bounds, float):
+    if isinstance(bounds, float):
+        each = f"{bounds:g}"
+    else:
         each = ", ".join(f"{bound:.3g} of {name}, as picked" for name, bound in bounds.items())
     return f"answers with a confidence below {each}{away}, to {handover.model}"
 
@@ -317,8 +318,8 @@ def _listen(host: str, port: int, with_keys: bool) -> tuple[socket.socket, str]:
     except OSError as error:
         what = f"{host}, port {port}: {error.strerror}"
         raise BadInput(what, "end what listens there, or choose another with --port") from None
-    # asyncio sends at once (TCP_NODELAY) only where the protocol is named; else every second answer
-    # on a connection that is kept waits 40 ms for the client's system to confirm the first part.
+    # asyncio sends at once (TCP_NODELAY) only where the protocol is named; else an answer on a
+    # connection that is kept waits 40 ms for the client's system to confirm its first part.
     named = (created.family, created.type, socket.IPPROTO_TCP)
     listening = socket.socket(*named, fileno=created.detach())
     shown = str(bound)

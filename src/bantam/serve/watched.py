@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from bantam.engine import Completion, Done, Info, Piece, Runtime, Sampling, whole
@@ -175,12 +174,7 @@ class Watched:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _ask(self, op: str, *asked: Any) -> Any:
