@@ -90,7 +90,8 @@ def new(data: Path, output: Path | None, force: bool, json_: bool) -> None:
     from dataclasses import asdict
 
     from bantam.runs import write_text
-    from bantam.text.look import describe, look, write_recipe
+    from bantam.text.first_recipe import describe, write_recipe
+    from bantam.text.look import look
 
     if output:
         _writable(output)

