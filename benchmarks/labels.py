@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from bantam.documents.folds import folds
 from bantam.text import clean, quick, suspects
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -93,13 +94,13 @@ def attempt(frame: pl.DataFrame, share: float, seed: int) -> list[float]:
     given = np.where(wrong, (true + chance.integers(1, len(labels), len(true))) % len(labels), true)
     planted = frame.with_columns(output=pl.Series([labels[number] for number in given]))
     began = time.process_time()
-    found = suspects.suspects(planted.drop("unsure", strict=False), seed=seed)
+    found = suspects.check(planted.drop("unsure", strict=False), seed=seed).suspects
     seconds = time.process_time() - began
     at = {row: number for number, row in enumerate(planted["row"])}
     doubted = np.array([at[row] for row in found["row"]])
     by_confidence = found.sort("confidence", descending=True)["row"].head(int(wrong.sum()))
     first = np.array([at[row] for row in by_confidence])
-    fold = quick.folds(np.arange(len(given)), given, seed)
+    fold = folds(np.arange(len(given)), given, seed)
     shares = quick.labels(planted["input"].to_list(), given, fold, seed)
     otherwise = np.flatnonzero(shares.argmax(axis=1) != given)
     unsure = np.zeros(2)

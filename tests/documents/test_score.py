@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from bantam.documents import score, words
@@ -133,21 +131,6 @@ def test_copies_across_folds_do_not_make_an_auc() -> None:
         texts = [prose(chance, topic, 150, 0.5) for _ in range(10)]
         sides.append(pl.Series([f"{text} {copy}" for text in texts for copy in range(20)]))
     assert score.learn(*sides, 0).auc < 0.75
-
-
-@given(
-    st.lists(st.sampled_from([(1,), (0,), (0, 1), (1, 1, 0)]), min_size=5, max_size=40),
-    st.integers(0, 9),
-)
-def test_every_fold_has_both_kinds_and_copies_are_in_one(
-    clusters: list[tuple[int, ...]], seed: int
-) -> None:
-    kind = np.array([kind for kinds in clusters for kind in kinds])
-    cluster = np.array([at for at, kinds in enumerate(clusters) for _ in kinds])
-    assume(all(len(set(cluster[kind == one])) >= score.FOLDS for one in (0, 1)))
-    part = score._folds(cluster, kind, seed)
-    assert all(set(kind[part == fold]) == {0, 1} for fold in range(score.FOLDS))
-    assert all(len(set(part[cluster == at])) == 1 for at in range(len(clusters)))
 
 
 def test_what_is_called_good_is_no_background() -> None:

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from bantam.documents.folds import FOLDS
 from bantam.text import quick
 
 WORDS = [f"word{n}" for n in range(3000)]
@@ -27,32 +28,20 @@ def talk(rows: int, labels: int, seed: int = 0) -> tuple[list[str], list[int]]:
     return texts, given
 
 
-def test_units_stay_in_one_fold_and_kinds_are_spread() -> None:
-    dice = np.random.default_rng(0)
-    unit = dice.permutation(np.repeat(np.arange(300), 2))
-    kind = unit % 3
-    fold = quick.folds(unit, kind, 0)
-    assert all(len(set(fold[unit == one])) == 1 for one in range(300))
-    for one in range(3):
-        assert (np.bincount(fold[kind == one], minlength=quick.FOLDS) == 40).all()
-    assert (quick.folds(unit, kind, 0) == fold).all()
-    assert (quick.folds(unit, kind, 1) != fold).any()
-
-
 def test_labels_are_learned_from_other_rows_only() -> None:
     """Texts of which each has words of its own alone: whoever saw the row would know it."""
     texts = [f"alone{n} sole{n} single{n}" for n in range(200)]
     given = np.random.default_rng(0).integers(0, 2, 200)
-    shares = quick.labels(texts, given, np.arange(200) % quick.FOLDS, 0)
+    shares = quick.labels(texts, given, np.arange(200) % FOLDS, 0)
     assert shares.shape == (200, 2) and shares.sum(axis=1) == pytest.approx(1)
     assert 0.3 < np.mean(shares.argmax(axis=1) == given) < 0.65
-    sets = quick.sets(texts, np.eye(2, dtype=bool)[given], np.arange(200) % quick.FOLDS, 0)
+    sets = quick.sets(texts, np.eye(2, dtype=bool)[given], np.arange(200) % FOLDS, 0)
     assert 0.3 < np.mean((sets > 0.5)[:, 1] == given) < 0.65
 
 
 def test_words_that_tell_the_label_are_learned() -> None:
     texts, labels = talk(400, 4)
-    given, fold = np.array(labels), np.arange(400) // 4 % quick.FOLDS
+    given, fold = np.array(labels), np.arange(400) // 4 % FOLDS
     assert np.mean(quick.labels(texts, given, fold, 0).argmax(axis=1) == given) > 0.95
     sets = quick.sets(texts, np.eye(4, dtype=bool)[given], fold, 0)
     assert np.mean(sets.argmax(axis=1) == given) > 0.95
@@ -65,7 +54,7 @@ def test_scripts_without_spaces_are_read_too() -> None:
         "".join(dice.choices(letters, k=12)) + ("好货" if n % 2 else "坏品") for n in range(200)
     ]
     given = np.arange(200) % 2
-    shares = quick.labels(texts, given, np.arange(200) // 2 % quick.FOLDS, 0)
+    shares = quick.labels(texts, given, np.arange(200) // 2 % FOLDS, 0)
     assert np.mean(shares.argmax(axis=1) == given) > 0.95
 
 
@@ -81,5 +70,5 @@ def test_a_label_that_a_fold_holds_all_of_is_unlikely_there_and_no_error() -> No
 def test_five_thousand_rows_are_asked_about_in_seconds() -> None:
     texts, labels = talk(5000, 5)
     began = time.process_time()
-    quick.labels(texts, np.array(labels), np.arange(5000) // 10 % quick.FOLDS, 0)
+    quick.labels(texts, np.array(labels), np.arange(5000) // 10 % FOLDS, 0)
     assert time.process_time() - began < 20

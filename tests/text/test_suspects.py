@@ -39,13 +39,17 @@ def talk(rows: int, labels: list[str], seed: int = 0) -> list[tuple[str, str]]:
     return made
 
 
+def suspected(rows: pl.DataFrame, *how: Any, **more: Any) -> pl.DataFrame:
+    return suspects.check(rows, *how, **more).suspects
+
+
 def by_reason(found: pl.DataFrame) -> dict[str, list[int]]:
     return {str(reason): sorted(rows["row"]) for (reason,), rows in found.group_by("reason")}
 
 
 def test_contradictions_come_by_their_text_with_what_most_rows_say() -> None:
     rows = [("Same text", "a"), ("same  TEXT", "a"), ("same text", "b"), ("tie", "a"), ("tie", "b")]
-    found = suspects.suspects(frame([*rows, ("other", "a"), ("else", "b")]))
+    found = suspected(frame([*rows, ("other", "a"), ("else", "b")]))
     assert dict(found.schema) == SHEET
     assert found["reason"].unique().to_list() == [suspects.CONTRADICTED]
     told = found.select("row", "label", "suggested", pl.col("confidence").round(2), "mended")
@@ -59,7 +63,7 @@ def test_contradictions_come_by_their_text_with_what_most_rows_say() -> None:
 
 def test_near_copies_with_other_labels() -> None:
     texts = [LONG, f"{LONG}!", f"{LONG} today", "nothing like the other texts at all, not a word"]
-    found = suspects.suspects(frame(list(zip(texts, "aaba", strict=True))))
+    found = suspected(frame(list(zip(texts, "aaba", strict=True))))
     assert found.select("row", "label", "suggested", "reason").rows() == [
         (3, "b", "a", suspects.NEAR)
     ]
@@ -92,16 +96,16 @@ def test_the_order_of_the_rows_does_not_matter_and_the_seed_hardly_does() -> Non
     for at in range(1, 60, 6):
         rows[at] = (rows[at][0], "red")
     mixed = random.Random(0).sample(rows, len(rows))
-    one, other = suspects.suspects(frame(rows)), suspects.suspects(frame(mixed))
+    one, other = suspected(frame(rows)), suspected(frame(mixed))
     assert one.drop("row").equals(other.drop("row"))
-    assert suspects.suspects(frame(rows)).equals(one)
-    again = suspects.suspects(frame(rows), seed=1)
+    assert suspected(frame(rows)).equals(one)
+    again = suspected(frame(rows), seed=1)
     assert len(set(again["id"]) & set(one["id"])) >= 8
 
 
 def test_labels_of_few_rows_are_left_alone() -> None:
     rows = [*talk(60, ["red", "blue"]), ("red1 red2 red3 alone", "rare")]
-    found = suspects.suspects(frame(rows))
+    found = suspected(frame(rows))
     assert "rare" not in found["label"].to_list()
     assert suspects.check(frame(rows[:4])).report["agrees"] is None
 
@@ -130,7 +134,7 @@ def test_a_set_that_lacks_a_label_or_has_one_too_many() -> None:
         labels = set(held.split("|")) - {""}
         wanted[at + 1] = held or "|"
         rows[at] = (text, "|".join(sorted(labels ^ {("food", "price", "staff")[at % 90 // 30]})))
-    found = suspects.suspects(frame(rows), multi=True)
+    found = suspected(frame(rows), multi=True)
     told = dict(found["row", "suggested"].rows())
     right = [row for row, labels in told.items() if wanted.get(row) == labels]
     assert len(right) >= 12 and len(right) >= 0.8 * len(told)
@@ -148,29 +152,29 @@ def record(number: int, total: int) -> tuple[str, str]:
 
 def test_written_answers_may_differ_where_their_near_copies_differ() -> None:
     good = [record(41, 30), record(41, 35), record(42, 30)]
-    assert suspects.suspects(frame(good), "extract").height == 0
+    assert suspected(frame(good), "extract").height == 0
     wrong = (record(43, 30)[0], json.dumps({"number": 43, "sum": 30}))
-    found = suspects.suspects(frame([*good, wrong]), "extract")
+    found = suspected(frame([*good, wrong]), "extract")
     assert found.select("row", "suggested", "reason").rows() == [(4, None, suspects.NEAR)]
 
 
 def test_written_answers_of_the_same_text() -> None:
     rows = [("the same", '{"a": 1}'), ("the same", '{"a": 2}')]
-    assert by_reason(suspects.suspects(frame(rows), "extract")) == {suspects.CONTRADICTED: [1, 2]}
-    assert suspects.suspects(frame(rows), "generate").height == 0  # two references
+    assert by_reason(suspected(frame(rows), "extract")) == {suspects.CONTRADICTED: [1, 2]}
+    assert suspected(frame(rows), "generate").height == 0  # two references
     tools = frame(rows, tools=['[{"name": "f"}]', '[{"name": "g"}]'])
-    assert suspects.suspects(tools, "extract").height == 0  # asked with other functions
+    assert suspected(tools, "extract").height == 0  # asked with other functions
 
 
 def test_references_of_a_test_row_are_looked_at_one_by_one() -> None:
     rows = [(LONG, "a kettle\x1fa letter\x1f"), (f"{LONG}!", "a kettle")]
-    found = suspects.suspects(frame(rows), "generate")
+    found = suspected(frame(rows), "generate")
     assert found["label"].to_list() == ["a letter"]
 
 
 def test_what_was_mended_is_no_suspect_any_more() -> None:
     rows = frame([("same", "a"), ("same", "b"), ("other", "a"), ("more", "b")])
-    found = suspects.suspects(rows)
+    found = suspected(rows)
     assert found.height == 2
     assert suspects.check(rows, mended=found.head(1)).suspects.height == 0
     assert suspects.check(rows, mended=found.clear()).suspects.height == 2

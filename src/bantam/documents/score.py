@@ -32,12 +32,12 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from bantam.documents import duplicates, words
 from bantam.documents.compiled import compiled
 from bantam.documents.document import reject
+from bantam.documents.folds import FOLDS, folds
 from bantam.documents.words import PRIME, Hashes, Places, Words, stirred
 from bantam.errors import BadInput
 
 VERSION = 1  # of the file, and of what the table's places mean
 BITS = 18  # a table of 1 MB, which a processor keeps near
-FOLDS = 5
 MOST = 5000  # texts of each side that are learned from
 LONGEST = 5000  # characters of each that are read
 RAREST = 1e-5  # share below which words count as equally rare
@@ -78,7 +78,7 @@ def learn(good: pl.Series, background: pl.Series, seed: int) -> Scorer:
                 f"a score cannot be learned from {different} different texts {name}",
                 f"give at least {FOLDS}, better 50: name more files, or rate more documents",
             )
-    part = _folds(cluster, kind, seed)
+    part = folds(cluster, kind, seed)
     found = words.split(texts)
     shares = _shares(found)
     means, biases = np.zeros(len(kind)), np.zeros(len(kind))  # of models that have not seen a text
@@ -186,16 +186,6 @@ def _sides(good: pl.Series, background: pl.Series, seed: int) -> list[pl.Series]
         side["text"].gather(np.sort(chance.permutation(len(side))[:MOST]))
         for side in (liked, others)
     ]
-
-
-def _folds(cluster: Ints, kind: Ints, seed: int) -> Ints:
-    """One of FOLDS parts for each text: copies are in one, and each has texts of both kinds if at
-    least FOLDS clusters have."""
-    liked = np.bincount(cluster, kind) / np.bincount(cluster)  # clusters of both kinds lie between
-    chance = np.random.default_rng(seed).permutation(len(liked))
-    part = np.empty(len(liked), np.int64)
-    part[np.lexsort((chance, liked))] = np.arange(len(liked)) % FOLDS
-    return part[cluster]
 
 
 def _shares(found: Words) -> csr_matrix:

@@ -13,9 +13,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from bantam.documents.folds import FOLDS
 from bantam.documents.words import WORD
 
-FOLDS = 5
 LONGEST = 2000  # characters of a text that are read
 MOST_TERMS, MOST_WEIGHTS = 20_000, 1_000_000  # the latter for all labels together
 MOST_LEARNED = 20_000  # rows that one of the five models learns from
@@ -23,16 +23,6 @@ STRENGTH = 3.0  # C of the regression
 
 Ints = NDArray[np.int64]
 Shares = NDArray[np.float64]
-
-
-def folds(unit: Ints, kind: Ints, seed: int) -> Ints:
-    """One of `FOLDS` parts for each row, [rows]: rows of a unit (numbers from 0) are in one part,
-    and each kind of row is in all parts alike, as far as the units allow."""
-    _, first = np.unique(unit, return_index=True)
-    chance = np.random.default_rng(seed).permutation(len(first))
-    part = np.empty(len(first), dtype=np.int64)
-    part[np.lexsort((chance, kind[first]))] = np.arange(len(first)) % FOLDS
-    return part[unit]
 
 
 def labels(texts: Sequence[str], given: Ints, fold: Ints, seed: int) -> Shares:

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from bantam.documents.folds import folds
 from bantam.documents.words import WORD
 from bantam.kinds import several
 from bantam.text import clean, confident, near, quick, references
@@ -34,13 +35,6 @@ class Checked(NamedTuple):
 
     suspects: pl.DataFrame
     report: dict[str, Any]
-
-
-def suspects(
-    rows: pl.DataFrame, kind: str = "classify", multi: bool = False, seed: int = 0
-) -> pl.DataFrame:
-    """The suspects of `check`, without its report."""
-    return check(rows, kind, multi, seed).suspects
 
 
 def check(
@@ -158,7 +152,7 @@ def _unlikely(rows: pl.DataFrame, seed: int) -> tuple[pl.DataFrame, dict[str, An
     rows = _some(rows, len(labels), seed)
     labels = rows["output"].unique().sort()
     given = rows["output"].cast(pl.Enum(labels)).to_physical().to_numpy().astype(np.int64)
-    fold = quick.folds(units(rows), given, seed)
+    fold = folds(units(rows), given, seed)
     shares = quick.labels(rows["input"].to_list(), given, fold, seed)
     best, own = shares.argmax(axis=1), shares[np.arange(len(given)), given]
     most = shares.max(axis=1)
@@ -187,7 +181,7 @@ def _unlikely_sets(rows: pl.DataFrame, seed: int) -> tuple[pl.DataFrame, dict[st
     asked = [several.joined(set(one) & set(labels)) for one in sets]
     given = several.hot(asked, labels)
     kind = rows["output"].rank("dense").to_numpy().astype(np.int64)
-    fold = quick.folds(units(rows), kind, seed)
+    fold = folds(units(rows), kind, seed)
     shares = quick.sets(rows["input"].to_list(), given, fold, seed)
     wrong = np.zeros(given.shape, dtype=bool)
     for n, share in enumerate(shares.T):
