@@ -64,9 +64,9 @@ def test_a_rule_a_source_and_a_word_are_asked_for(run: Path) -> None:
 @pytest.mark.parametrize(
     ("ask", "mend"),
     [
-        (lambda run: show.rows(run, dropped="gopher.min_word"), 'did you mean "gopher.min_words"'),
-        (lambda run: show.rows(run, dropped="?"), "choose of: boilerplate, c4.javascript"),
-        (lambda run: show.rows(run, source="sheds"), 'did you mean "shed"'),
+        (lambda run: show.rows(run, dropped="gopher.min_word"), "did you mean: gopher.min_words"),
+        (lambda run: show.rows(run, dropped="?"), "there is: boilerplate, c4.javascript"),
+        (lambda run: show.rows(run, source="sheds"), "did you mean: shed"),
         (lambda run: show.rows(run / "nowhere"), "`bantam text` made"),
     ],
 )

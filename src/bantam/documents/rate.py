@@ -21,6 +21,7 @@ import polars as pl
 
 from bantam.documents.draw import drawn, sample
 from bantam.errors import BadInput
+from bantam.page.loose import visible
 
 WANTED = 50  # thumbs
 LONGEST = 100_000  # characters of a text that are kept
@@ -28,11 +29,6 @@ LARGEST = 1 << 30  # bytes of the file
 NEAR = 0.1  # share of the documents whose scores count as near the threshold
 KEYS = {"g": "good", "b": "bad", "s": "skip"}
 QUESTION = "g good, b bad, s skip, u undo, q quit: "
-# Characters that could make a terminal do something, or show a text in another order.
-UNSEEN = dict.fromkeys(
-    (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
-    "\ufffd",
-)
 
 
 class Thumb(TypedDict):
@@ -244,10 +240,11 @@ def _screen(row: dict[str, Any], given: dict[str, Thumb], wanted: int) -> str:
     head = row["text"][: columns * left]
     pieces = [
         line[at : at + columns]
-        for line in head.translate(UNSEEN).expandtabs(4).split("\n")
+        for line in visible(head.replace("\r", " ")).expandtabs(4).split("\n")
         for at in range(0, max(len(line), 1), columns)
     ]
     whole = len(head) == len(row["text"]) and len(pieces) <= left
     more = "" if whole else f"... the beginning of {len(row['text']):,} characters\n"
-    title = f"--- {_counted(given)} of {wanted} rated --- {place.translate(UNSEEN)}"[:columns]
+    place = " ".join(visible(place).split())
+    title = f"--- {_counted(given)} of {wanted} rated --- {place}"[:columns]
     return "\n".join(["", title, *pieces[:left], ""]) + more + QUESTION

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,8 @@ import polars as pl
 from bantam.documents.draw import drawn
 from bantam.documents.words import STIR
 from bantam.errors import BadInput
-from bantam.page import loose
+from bantam.page.loose import visible
+from bantam.sources.door import suggest
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -58,7 +58,8 @@ def rows(
         scans.append(_taken(pl.scan_parquet(folder / "dropped.parquet"), dropped or ""))
     if source is not None:
         names = {name for scan in scans for name in _names(scan, "source")}
-        _known("source", source, sorted(names))
+        if source not in names:
+            raise BadInput(f'no source "{source}" is in this run', suggest(source, names))
     best = pl.DataFrame()
     for frame in _batches(scans):
         if source is not None:
@@ -85,20 +86,13 @@ def _taken(gone: pl.LazyFrame, rule: str) -> pl.LazyFrame:
     names = _names(gone, "reason")
     wanted = [name for name in names if name == rule or name.startswith(f"{rule}.")]
     if not wanted:
-        _known("rule", rule, names)
+        raise BadInput(f'no rule "{rule}" took anything in this run', suggest(rule, names))
     return gone.filter(pl.col("reason").is_in(wanted))
 
 
 def _names(scan: pl.LazyFrame, column: str) -> list[str]:
     found = scan.select(pl.col(column).drop_nulls().unique()).collect(engine="streaming")
     return sorted(found[column].to_list())
-
-
-def _known(what: str, name: str, names: list[str]) -> None:
-    if name not in names:
-        near = get_close_matches(name, names, n=1)
-        mend = f'did you mean "{near[0]}"?' if near else f"choose of: {', '.join(names)}"
-        raise BadInput(f'no {what} "{name}" is in this run', mend)
 
 
 def written(
@@ -132,14 +126,14 @@ def _parts(row: Plain, word: str | None) -> Iterator[Text]:
         told = Text("kept", style="bold green")
     else:
         what = "line dropped" if row["line"] is not None else "dropped"
-        told = Text(f"{what} by {_seen(row['reason'])}", style="bold red")
+        told = Text(f"{what} by {visible(row['reason'])}", style="bold red")
     if row["value"] is not None:
-        told.append(f"  {_seen(row['value'])}", style="not bold red")
+        told.append(f"  {visible(row['value'])}", style="not bold red")
     yield told
     place = [row["source"], row["path"], row["part"]]
     place += [f"line {row['line']:,}"] if row["line"] is not None else []
     place += [row[name] for name in ("language", "split", "licence") if name in row]
-    yield Text(" · ".join(_seen(one) for one in place if one is not None), style="dim")
+    yield Text(" · ".join(visible(one) for one in place if one is not None), style="dim")
     text = Text(_excerpt(row["text"], word))
     if word:
         text.highlight_words([word], style="reverse", case_sensitive=False)
@@ -153,8 +147,4 @@ def _excerpt(text: str, word: str | None) -> str:
     begin = max(0, at - BEFORE)
     end = begin + SHOWN
     more = f"\n… {len(text) - end:,} more characters" if len(text) > end else ""
-    return f"{'… ' if begin else ''}{_seen(text[begin:end])}{more}"
-
-
-def _seen(text: object) -> str:
-    return str(loose.cleaned(str(text)))
+    return f"{'… ' if begin else ''}{visible(text[begin:end])}{more}"

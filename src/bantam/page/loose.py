@@ -40,11 +40,16 @@ def is_hash(value: str) -> bool:
     return re.fullmatch("[0-9a-f]{40,}", value) is not None
 
 
+def visible(text: str) -> str:
+    """The text with its unseen characters as what Unicode calls them."""
+    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
+
+
 def cleaned(value: Any) -> Any:
     """The same data with every text cut to LONGEST and its unseen characters made visible."""
     if isinstance(value, str):
         text = value if len(value) <= LONGEST else value[:LONGEST] + "…"
-        return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
+        return visible(text)
     if isinstance(value, dict):
         return {cleaned(str(key)): cleaned(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -13,7 +13,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from itertools import compress
 
@@ -23,6 +22,7 @@ from phonenumbers import SUPPORTED_REGIONS
 from bantam.documents.redact import bank, email, ip, national, own, phone, secret, stand_in
 from bantam.documents.redact.span import Span, replaced, settled
 from bantam.errors import BadInput
+from bantam.sources.door import suggest
 
 Find = Callable[[str], Iterator[tuple[int, int]]]
 
@@ -89,11 +89,7 @@ def finders(rules: Rules) -> dict[str, Find]:
 
 def _known(what: str, name: str, names: Iterable[str]) -> None:
     if name not in names:
-        near = get_close_matches(name, names, n=1)
-        raise BadInput(
-            f'there is no {what} "{name}"',
-            f'did you mean "{near[0]}"?' if near else f"choose of: {', '.join(sorted(names))}",
-        )
+        raise BadInput(f'there is no {what} "{name}"', suggest(name, names))
 
 
 def find(text: str, by: Mapping[str, Find]) -> list[Span]:
