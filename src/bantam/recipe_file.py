@@ -3,8 +3,9 @@
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -39,7 +40,21 @@ EXAMPLES = {
     "latency": '"200 ms"',
     "memory": '"1 GB"',
     "prompts": '["Message: {text}\\nTeam:"]',
+    "files": '["notes/"]',
+    "text": '"body"',
+    "licence": '"CC-BY-4.0"',
+    "licence_column": '"licence"',
+    "languages": '["en"]',
+    "stop_words": '{ en = ["the", "of"] }',
+    "min_line_words": "3",
+    "kinds": '["email", "phone"]',
+    "patterns": "{ order = 'A-[0-9]{6}' }",
+    "words": '{ client = ["Acme"] }',
+    "good": '["good/"]',
+    "ratings": '"ratings.jsonl"',
+    "against": '["test.csv"]',
 }
+ANY = "NAME"  # of a table that the user names
 
 
 def default_name(path: Path) -> str:
@@ -51,7 +66,7 @@ def default_name(path: Path) -> str:
 
 def table_of(path: Path) -> tuple[str, dict[str, Any]]:
     """The file's text and what it says. Raises BadInput for what is no TOML."""
-    text = text_of(path)
+    text = _text_of(path)
     try:
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -70,7 +85,7 @@ def held(
         raise _bad(path, text, raw, model, error) from None
 
 
-def text_of(path: Path) -> str:
+def _text_of(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
@@ -109,7 +124,10 @@ def _bad(
     lines = key_lines(text)
     found: dict[tuple[str | int, ...], list[Any]] = {}
     for detail in error.errors(include_url=False):
-        found.setdefault(_written_place(raw, detail["loc"]), []).append(detail)
+        place = detail["loc"]
+        if detail["type"] != "missing":
+            place = _written_place(raw, place)
+        found.setdefault(place, []).append(detail)
     return told(path, [_mistake(place, details, lines, model) for place, details in found.items()])
 
 
@@ -162,6 +180,8 @@ def _problem(detail: Any) -> str:
         "finite_number": "must be a finite number",
         "list_type": 'must be a list such as ["a", "b"]',
         "model_type": "must be a table",
+        "dict_type": "must be a table",
+        "bool_type": "must be true or false",
         "string_too_short": "must not be empty",
         "too_short": "must not be empty",
         "string_pattern_mismatch": "must be up to 64 small letters, digits, - and _",
@@ -180,45 +200,80 @@ def _problem(detail: Any) -> str:
 
 
 def _add(place: tuple[str | int, ...], model: type[BaseModel]) -> str:
-    if len(place) == 1:
-        required = [
-            name for name, field in _keys(model, str(place[0])).items() if field.is_required()
-        ]
-        lines = "".join(f"\n    {key} = {_example(key, model)}" for key in required)
-        return f"add the table\n    [{place[0]}]{lines}"
-    return f"add under [{place[0]}]: {place[-1]} = {_example(str(place[-1]), model)}"
+    key, field = _field(model, place)
+    if section := _section(field.annotation):
+        required = [(name, one) for name, one in _keys(section).items() if one.is_required()]
+        lines = "".join(f"\n    {name} = {_example(name, one)}" for name, one in required)
+        return f"add the table\n    [{_dotted(place)}]{lines}"
+    return f"add under [{_dotted(place[:-1])}]: {key} = {_example(key, field)}"
 
 
 def _instead(place: tuple[str | int, ...], model: type[BaseModel]) -> str:
-    key = str(place[-1])
-    tables = list(model.model_fields)
-    homes = [table for table in tables if key in _keys(model, table)]
+    key, tables = str(place[-1]), dict(_tables(model))
+    homes = [name for name, section in tables.items() if key in _keys(section)]
     if homes:
         return f"{key} belongs under {' or '.join(f'[{table}]' for table in homes)}"
     if len(place) == 1:
-        return f"the tables are {', '.join(tables)}{nearest(key, tables)}"
-    known = list(_keys(model, str(place[0])))
-    return f"the keys of [{place[0]}] are {', '.join(known)}{nearest(key, known)}"
+        known = list(_keys(model))
+        return f"the tables are {', '.join(known)}{nearest(key, known)}"
+    _, field = _field(model, place[:-1])
+    known = list(_keys(_section(field.annotation) or model))
+    return f"the keys of [{_dotted(place[:-1])}] are {', '.join(known)}{nearest(key, known)}"
 
 
 def _mend(place: tuple[str | int, ...], model: type[BaseModel]) -> str:
-    if len(place) == 1:
-        return f"write [{place[0]}] on a line of its own and its keys below it"
-    return f"write for instance {place[1]} = {_example(str(place[1]), model)}"
+    key, field = _field(model, place)
+    if _section(field.annotation) is None:
+        return f"write for instance {key} = {_example(key, field)}"
+    if get_origin(field.annotation) is dict and place[-1] == key:
+        place = (*place, ANY)
+    return f"write [{_dotted(place)}] on a line of its own and its keys below it"
 
 
-def _example(key: str, model: type[BaseModel]) -> str:
+def _example(key: str, field: FieldInfo) -> str:
     """How a key may be written: its default, or for those without a telling one an example."""
-    if key in EXAMPLES:
-        return EXAMPLES[key]
-    field = next(keys[key] for table in model.model_fields if key in (keys := _keys(model, table)))
-    return json.dumps(field.default)
+    chosen = get_origin(field.annotation) is Literal and not field.is_required()
+    return EXAMPLES[key] if key in EXAMPLES and not chosen else json.dumps(field.default)
 
 
-def _keys(model: type[BaseModel], table: str) -> dict[str, FieldInfo]:
+def _field(model: type[BaseModel], place: tuple[str | int, ...]) -> tuple[str, FieldInfo]:
+    """The last key of a place that a section knows, and what it may hold. Of tables that the user
+    names, the name is passed over."""
+    names = iter(place)
+    section: type[BaseModel] | None = model
+    while section is not None and (key := str(next(names, ""))):
+        if key not in _keys(section):
+            break
+        last, field = key, _keys(section)[key]
+        section = _section(field.annotation)
+        if get_origin(field.annotation) is dict:
+            next(names, None)
+    return last, field
+
+
+def _tables(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """All tables by their names in the file, those within others after them."""
+    for key, field in _keys(model).items():
+        if section := _section(field.annotation):
+            named = f".{ANY}" if get_origin(field.annotation) is dict else ""
+            yield f"{above}{key}{named}", section
+            yield from _tables(section, f"{above}{key}{named}.")
+
+
+def _section(kind: Any) -> type[BaseModel] | None:
+    """The section that a key holds, or of which it holds several; None where it holds none."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    return next((found for one in get_args(kind) if (found := _section(one))), None)
+
+
+def _keys(section: type[BaseModel]) -> dict[str, FieldInfo]:
     """The keys of a table as they are written."""
-    section = cast(type[BaseModel], model.model_fields[table].annotation)
     return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
+def _dotted(place: tuple[str | int, ...]) -> str:
+    return ".".join(_bare(str(part)) for part in place)
 
 
 def _bare(key: str) -> str:
