@@ -11,12 +11,12 @@ import pytest
 
 import bantam
 import job
-from bantam import kinds
 from bantam.errors import BadInput
 from bantam.formats import gguf
 from bantam.kinds import texts as writing
 from bantam.model import Answer, Model, find, load
-from tiny import tiny_llama
+from tiny import rewritten, tiny_llama
+from tiny_tasks import packed
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +41,11 @@ def test_a_model_answers_as_it_was_judged(model: Model, made: Path) -> None:
 
 def test_answers_are_calibrated(model: Model, tmp_path: Path) -> None:
     """The same weights, packed with another temperature, are less sure of the same answers."""
-    file = model.file
-    metadata = file.metadata | {"bantam.calibration": '{"temperature": 4.0}'}
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
-    gguf.write(tmp_path / "warm.gguf", metadata, tensors)
+    keys = {"bantam.calibration": '{"temperature": 4.0}'}
+    path = rewritten(tmp_path / "warm.gguf", model.path, keys)
     assert model.task
     texts = [text for text, _ in job.texts_and_labels(6)]
-    with Model(tmp_path / "warm.gguf", threads=1) as warm:
+    with Model(path, threads=1) as warm:
         for told, plain in zip(warm.batch(texts), model.batch(texts), strict=True):
             share = np.array(list(plain.probabilities.values())) ** (model.task.temperature / 4)
             wanted = share / share.sum()
@@ -163,14 +158,9 @@ def test_the_temperature_of_a_conversation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is asked for, else what the file recommends, else ours."""
-    file = gguf.read(tiny_model)
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
-    gguf.write(tmp_path / "said.gguf", file.metadata | said, tensors)
+    path = rewritten(tmp_path / "said.gguf", tiny_model, said)
     talk = [{"role": "user", "content": "Hello"}]
-    with load(tmp_path / "said.gguf", threads=1) as model:
+    with load(path, threads=1) as model:
         asked: list[float] = []
         generate = model.runtime.generate
         monkeypatch.setattr(
@@ -188,19 +178,14 @@ def test_a_conversation_begins_with_one_start_token(
     written: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the template writes it or not."""
-    file = gguf.read(tiny_model)
-    template = file.metadata["tokenizer.chat_template"]
-    changed = file.metadata | {
+    template = gguf.read(tiny_model).metadata["tokenizer.chat_template"]
+    keys = {
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.ggml.bos_token_id": 0,
         "tokenizer.chat_template": ("{{ bos_token }}" if written else "") + template,
     }
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
-    gguf.write(tmp_path / "bos.gguf", changed, tensors)
-    with load(tmp_path / "bos.gguf", threads=1) as model:
+    path = rewritten(tmp_path / "bos.gguf", tiny_model, keys)
+    with load(path, threads=1) as model:
         asked: list[list[int]] = []
         generate = model.runtime.generate
         monkeypatch.setattr(
@@ -239,16 +224,10 @@ def test_a_tokenizer_that_only_the_runtime_knows(tmp_path: Path) -> None:
 def test_the_schema_of_a_strange_file_is_checked(
     tiny_model: Path, tmp_path: Path, bad: str
 ) -> None:
-    file = gguf.read(tiny_model)
     task = writing.task("extract", "t", "", answer_schema={"type": "string"})
-    metadata = file.metadata | kinds.to_metadata(replace(task, schema=bad))
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
-    gguf.write(tmp_path / "strange.gguf", metadata, tensors)
+    path = packed(tmp_path / "strange.gguf", tiny_model, replace(task, schema=bad))
     with (
-        Model(tmp_path / "strange.gguf", threads=1) as strange,
+        Model(path, threads=1) as strange,
         pytest.raises(BadInput, match=r"strange\.gguf: bantam\.schema"),
     ):
         strange("a text")

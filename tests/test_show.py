@@ -3,23 +3,13 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bantam import runs
 from bantam.formats import gguf
 from bantam.show import describe, facts
-
-
-def rewritten(source: Path, target: Path, **metadata: Any) -> Path:
-    file = gguf.read(source)
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
-    gguf.write(target, file.metadata | metadata, tensors)
-    return target
+from tiny import rewritten
 
 
 def test_the_facts_are_those_of_the_file(tiny_model: Path) -> None:
@@ -45,7 +35,7 @@ def test_a_run_is_shown_with_its_lineage(made: Path) -> None:
     ["", "no json", "[]", '{"base": 3, "data": ["x"]}', "[" * 10_000, '{"data": {"a": 1}}'],
 )
 def test_a_false_lineage_does_no_harm(lineage: str, tiny_model: Path, tmp_path: Path) -> None:
-    path = rewritten(tiny_model, tmp_path / "odd.gguf", **{"bantam.lineage": lineage})
+    path = rewritten(tmp_path / "odd.gguf", tiny_model, {"bantam.lineage": lineage})
     assert describe(facts(str(path))).startswith("odd.gguf: ")
 
 
@@ -71,7 +61,7 @@ def test_when_an_answer_is_sure(
 ) -> None:
     packed = made / "runs/tiny/pack/tiny-Q8_0.gguf"
     calibration = json.dumps({"thresholds": thresholds})
-    path = rewritten(packed, tmp_path / "m.gguf", **{"bantam.calibration": calibration})
+    path = rewritten(tmp_path / "m.gguf", packed, {"bantam.calibration": calibration})
     assert any(line.endswith(said) for line in describe(facts(str(path))).splitlines())
     assert "sure" not in describe(facts(str(packed)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,5 +163,17 @@ def tiny_llama(
             values = np.full(shape, np.nan)
         stored = "F32" if len(shape) == 1 else type
         tensors.append((name, shape, stored, lambda v=values: v.astype(np.float32)))
+    gguf.write(path, metadata, tensors)
+    return path
+
+
+def rewritten(path: Path, source: Path, keys: Mapping[str, Any]) -> Path:
+    """Write the model of `source` with other metadata to `path`; None leaves a key out."""
+    file = gguf.read(source)
+    tensors = [
+        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
+        for name, info in file.tensors.items()
+    ]
+    metadata = {name: value for name, value in (file.metadata | keys).items() if value is not None}
     gguf.write(path, metadata, tensors)
     return path

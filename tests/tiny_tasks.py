@@ -15,9 +15,9 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from bantam import kinds
-from bantam.formats import gguf
 from bantam.serve.ask import Refusal
 from bantam.serve.shelf import Shelf
+from tiny import rewritten
 
 TEXTS = [f"The picture {number} is sharp and the battery lasts all day." for number in range(70)]
 TOOLS = [
@@ -38,13 +38,7 @@ TOOLS = [
 
 def packed(path: Path, base: Path, task: kinds.Task) -> Path:
     """The base with a task, as `bantam make` packs one, but not tuned for it."""
-    file = gguf.read(base)
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
-    gguf.write(path, file.metadata | kinds.to_metadata(task), tensors)
-    return path
+    return rewritten(path, base, kinds.to_metadata(task))
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 import job
 from bantam import kinds
-from bantam.formats import gguf
 from bantam.judge import language
 from bantam.judge.crowd import crowd
 from bantam.judge.judge import LATENCY_ROWS
 from bantam.judge.language import Asked
 from bantam.kinds import classify, several
 from bantam.model import Model, find
+from tiny import rewritten
 
 TEXTS, WANTED = (list(column) for column in zip(*job.texts_and_labels(30), strict=True))
 OWN = ["Opinion: {text}\nScore: "]
@@ -103,16 +103,8 @@ def test_prompts_without_examples_name_the_labels(base: Model) -> None:
 def test_a_model_without_a_sound_chat_template_is_asked_without(
     template: str | None, tiny_model: Path, tmp_path: Path
 ) -> None:
-    file = gguf.read(tiny_model)
-    metadata = {k: v for k, v in file.metadata.items() if k != "tokenizer.chat_template"}
-    if template:
-        metadata["tokenizer.chat_template"] = template
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
-    gguf.write(tmp_path / "model.gguf", metadata, tensors)
-    model = Model(tmp_path / "model.gguf")
+    keys = {"tokenizer.chat_template": template}
+    model = Model(rewritten(tmp_path / "model.gguf", tiny_model, keys))
     assert list(language.zero_shot(model, TASK, [])) == ["plain", "labels named"]
 
 

@@ -4,27 +4,13 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from bantam import kinds
-from bantam.formats import gguf
 from bantam.serve.app import app
 from bantam.serve.guard import Settings
 from bantam.serve.shelf import Shelf
-
-
-def packed(model: Path, place: Path, task: kinds.Task) -> Path:
-    """The model as one that was made for a task."""
-    file = gguf.read(model)
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
-    gguf.write(place, file.metadata | kinds.to_metadata(task), tensors)
-    return place
 
 
 @contextmanager

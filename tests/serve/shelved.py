@@ -3,10 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from served import packed
-
 from bantam.kinds import classify
 from bantam.kinds import texts as writing
+from tiny_tasks import packed
 
 LABELS = ("yes", "no", "not at all")
 
@@ -18,6 +17,6 @@ def models(folder: Path, tiny: Path) -> dict[str, Path]:
     calls = replace(writing.task("extract", "calls", "", most_calls=2), max_answer_tokens=60)
     return {
         "chat": tiny,
-        "labels": packed(tiny, folder / "labels.gguf", labels),
-        "calls": packed(tiny, folder / "calls.gguf", replace(calls, max_text_tokens=200)),
+        "labels": packed(folder / "labels.gguf", tiny, labels),
+        "calls": packed(folder / "calls.gguf", tiny, replace(calls, max_text_tokens=200)),
     }

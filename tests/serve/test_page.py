@@ -17,7 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright._impl._driver import compute_driver_executable
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from served import packed, served
+from served import served
 
 from bantam.kinds import classify
 from bantam.kinds import texts as writing
@@ -25,6 +25,7 @@ from bantam.serve import keys, page
 from bantam.serve.app import app
 from bantam.serve.guard import Settings
 from bantam.serve.shelf import Shelf
+from tiny_tasks import packed
 
 KEY = "sk-vQ8hT2mYw0Zr5uKxNf3J"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -259,7 +260,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
         "text": replace(writing.task("generate", "text", "Say it."), max_answer_tokens=20),
     }
     return {"chat": tiny_model} | {
-        name: packed(tiny_model, folder / f"{name}.gguf", task) for name, task in made.items()
+        name: packed(folder / f"{name}.gguf", tiny_model, task) for name, task in made.items()
     }
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 from foreign import environment, run
 from process import Process
-from served import packed
 from shelved import models
 
-from bantam.formats import gguf
 from bantam.kinds import texts as writing
-from tiny import tiny_llama
+from tiny import rewritten, tiny_llama
+from tiny_tasks import packed
 
 pytestmark = pytest.mark.slow
 
@@ -53,18 +52,12 @@ def address(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
     folder = tmp_path_factory.mktemp("models")
     places = models(folder, tiny_model)
     # These programs say much about a schema before they ask, and the tiny tokens are short.
-    file = gguf.read(tiny_model)
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
-    places["chat"] = folder / "chat.gguf"
-    gguf.write(places["chat"], file.metadata | {"llama.context_length": 4096}, tensors)
+    places["chat"] = rewritten(folder / "chat.gguf", tiny_model, {"llama.context_length": 4096})
     # Not every random model calls functions; this one does.
     calls = replace(writing.task("extract", "calls", "", most_calls=2), max_answer_tokens=60)
     places["calls"] = packed(
-        tiny_llama(folder / "calls-base.gguf", seed=9),
         folder / "calls.gguf",
+        tiny_llama(folder / "calls-base.gguf", seed=9),
         replace(calls, max_text_tokens=200),
     )
     served = Process(*(f"{name}={path}" for name, path in places.items()), "--threads", 1)

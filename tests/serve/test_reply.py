@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import pytest
 
 from bantam.engine import Sampling
-from bantam.formats import gguf
 from bantam.kinds import classify, schema
 from bantam.kinds import texts as writing
 from bantam.model import Answer, Model, Written
@@ -31,6 +30,7 @@ from bantam.serve.ask import (
 )
 from bantam.serve.handover import Handover
 from bantam.serve.shelf import Shelf
+from tiny import rewritten
 from tiny_tasks import packed
 
 T = TypeVar("T")
@@ -83,16 +83,6 @@ REFUSES_SYSTEM = (
 )
 
 
-def with_template(path: Path, model: Path, template: str) -> Path:
-    file = gguf.read(model)
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
-    gguf.write(path, file.metadata | {"tokenizer.chat_template": template}, tensors)
-    return path
-
-
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("shelf")
@@ -105,8 +95,9 @@ def places(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
         "text": replace(writing.task("generate", "text", "Say it."), max_answer_tokens=8),
     }
     made = {name: packed(folder / f"{name}.gguf", tiny_model, task) for name, task in tasks.items()}
-    made["hermes"] = with_template(folder / "hermes.gguf", tiny_model, HERMES)
-    made["gentle"] = with_template(folder / "gentle.gguf", tiny_model, REFUSES_SYSTEM)
+    for name, template in (("hermes", HERMES), ("gentle", REFUSES_SYSTEM)):
+        keys = {"tokenizer.chat_template": template}
+        made[name] = rewritten(folder / f"{name}.gguf", tiny_model, keys)
     return made | {"chat": tiny_model}
 
 

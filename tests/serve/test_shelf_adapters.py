@@ -19,7 +19,6 @@ from test_shelf import (
     SHORT,
     asked,
     begun,
-    changed,
     processes,
     run,
     shelf,
@@ -38,7 +37,7 @@ from bantam.serve import keys, memory
 from bantam.serve.ask import Refusal
 from bantam.serve.guard import Settings
 from bantam.serve.shelf import Shelf
-from tiny import tiny_llama
+from tiny import rewritten, tiny_llama
 from tiny_adapter import adapter
 from tiny_job import TASK
 
@@ -50,9 +49,9 @@ KEYS = "limited-key-0123456789 models=formal,task"
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A base and two adapters, one of them for a task. Do not alter them: link them first."""
     folder = tmp_path_factory.mktemp("files")
-    more: dict[str, object] = {"llama.context_length": ROOM}
     found = {name: folder / f"{name}.gguf" for name in ("base", "formal", "task")}
-    changed(tiny_llama(folder / "plain.gguf"), found["base"], **more)
+    plain = tiny_llama(folder / "plain.gguf")
+    rewritten(found["base"], plain, {"llama.context_length": ROOM})
     adapter(found["formal"], found["base"], seed=1)
     known = to_metadata(TASK) | {lora.BASE: runs.file_sha256(found["base"])}
     adapter(found["task"], found["base"], seed=2, keys=known)

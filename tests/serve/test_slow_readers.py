@@ -15,10 +15,10 @@ import pytest
 from rooms import Room, ask, chat, room
 from starlette.responses import StreamingResponse
 
-from bantam.formats import gguf
 from bantam.kinds import texts as writing
 from bantam.kinds import to_metadata
 from bantam.serve import wire
+from tiny import rewritten
 
 ROOM = 16_000  # tokens
 LONG = {"logit_bias": {"0": -100, "2": -100}, "temperature": 1.5}  # it cannot end by itself
@@ -100,7 +100,7 @@ def test_room_that_is_full_for_a_second_ends_the_work(rooms: Room, size: int) ->
     api.add_api_route("/endless", endless)
     with closing(unread(rooms.serve(api=api), "/endless")):
         until(lambda: ended)
-    assert 0.5 < ended[0] - made[-1] < 2.0  # 0.8 s, on a machine that may be busy
+    assert 0.5 < ended[0] - made[-1] < 5  # 0.8 s, on a machine that may be busy
     assert len(made) * size < 20_000_000  # what systems hold of it, and half a megabyte
 
 
@@ -163,16 +163,11 @@ def test_a_client_that_goes_in_the_middle_frees_its_turn(rooms: Room) -> None:
 def test_the_text_of_a_task_is_stopped_when_nobody_waits_for_it(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    """It would go on for many seconds with the only slot there is."""
-    file = gguf.read(tiny_model)
-    tensors = [
-        (name, info.shape, info.type, lambda name=name: gguf.tensor(file, name))
-        for name, info in file.tensors.items()
-    ]
+    """It would go on for half a minute with the only slot there is."""
     task = replace(writing.task("generate", "text", "Go on."), max_answer_tokens=ROOM)
-    metadata = file.metadata | to_metadata(task) | {"llama.context_length": ROOM}
-    gguf.write(tmp_path / "text.gguf", metadata, tensors)
-    with room({"text": tmp_path / "text.gguf"}, parallel=1, context=ROOM) as made:
+    keys = to_metadata(task) | {"llama.context_length": ROOM}
+    path = rewritten(tmp_path / "text.gguf", tiny_model, keys)
+    with room({"text": path}, parallel=1, context=ROOM) as made:
         port = made.serve()
         asked = {"model": "text", "prompt": "the", "max_tokens": 2}
         assert ask(port, "/v1/completions", "POST", asked).status == 200
@@ -184,4 +179,4 @@ def test_the_text_of_a_task_is_stopped_when_nobody_waits_for_it(
             client.close()
             began = time.monotonic()
             assert ask(port, "/v1/completions", "POST", asked).status == 200
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 5
