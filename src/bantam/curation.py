@@ -20,11 +20,10 @@ from bantam.documents.shards import Shard
 from bantam.documents.walk import Source
 from bantam.errors import BadInput
 from bantam.progress import bar, say
-from bantam.recipe_documents import Documents, From, Recipe, Score
+from bantam.recipe_documents import UNNAMED, Documents, From, Recipe, Score
 from bantam.recipe_types import SCHEMES
 
 WORK = "shards"  # in the run's folder
-USUAL = "documents"  # the source of files that have no name
 
 
 def text(path: Path, folder: Path | None = None, *, workers: int | None = None) -> dict[str, Any]:
@@ -80,16 +79,27 @@ def _places(made: Recipe, here: Path) -> Iterator[Source]:
     """The folders and patterns that the recipe's sources come to."""
     wanted = made.documents
     if wanted.files:
-        yield from _of(USUAL, From(files=wanted.files), here)
+        yield from _of(UNNAMED, From(files=wanted.files), here)
     for name, more in wanted.sources.items():
         yield from _of(name, more, here)
 
 
 def _of(name: str, more: From, here: Path) -> Iterator[Source]:
+    """A source for each folder, with all that is wanted of it: what is named twice is read once."""
+    patterns: dict[tuple[Path, str | None], list[str]] = {}
     for file in more.files:
         folder, pattern, licence = _found(file, here)
+        patterns.setdefault((folder, more.licence or licence), []).append(pattern)
+    for (folder, licence), wanted in patterns.items():
+        called = folder.relative_to(here) if folder.is_relative_to(here) else folder
         yield Source(
-            name, folder, (pattern,), more.text, more.licence or licence, more.licence_column
+            name,
+            folder,
+            tuple(wanted),
+            more.text,
+            licence,
+            more.licence_column,
+            called.as_posix() if len(patterns) > 1 else "",
         )
 
 

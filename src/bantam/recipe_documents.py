@@ -14,6 +14,7 @@ from bantam.errors import BadInput
 from bantam.recipe_file import NAME, default_name, held, table_of
 from bantam.recipe_types import Column, Files, Section, Seed, Share, Source
 
+UNNAMED = "documents"  # the source of files that have no name
 ENGLISH = ["the", "be", "to", "of", "and", "that", "have", "with"]  # Gopher's stop words
 
 
@@ -223,6 +224,11 @@ def load(path: Path) -> Recipe:
     if not documents.files and not documents.sources:
         raise BadInput(
             f"{path}: [documents] names no files", 'add files = ["notes/", "mails/*.mbox"]'
+        )
+    if documents.files and UNNAMED in documents.sources:
+        raise BadInput(
+            f'{path}: "{UNNAMED}" is what the source of documents.files is called',
+            f"rename [documents.sources.{UNNAMED}]",
         )
     if documents.score and not documents.score.good and not documents.score.ratings:
         raise BadInput(

@@ -172,7 +172,7 @@ def test_a_changed_file_is_read_anew(folder: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_left_says_what_to_do(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="leave no document"):
+    with pytest.raises(BadInput, match=r"leave no document: gopher\.min_words took"):
         made(folder, tmp_path, gopher={"min_words": 100_000})
     with pytest.raises(BadInput, match="no document was found"):
         curate(

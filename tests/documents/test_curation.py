@@ -105,6 +105,7 @@ def test_another_share_is_kept_without_reading_anew(here: Path, run: Path) -> No
         ('files = ["garden/"]\nscore = { keep = 0.5 }', "nothing to learn from"),
         ('files = ["garden/"]\norder = "quality"', "needs a score"),
         ("files = []", "names no files"),
+        ('files = ["garden/"]\nsources.documents.files = ["kitchen/"]', "is called"),
         ('files = ["garden/"]\ngopher.min_wrds = 3', "no such key"),
     ],
 )
@@ -117,6 +118,23 @@ def test_what_cannot_be_is_told_before_anything_is_read(
     with pytest.raises(BadInput, match=why):
         curation.text(wrong, tmp_path / "run", workers=1)
     assert not list(tmp_path.glob("run/shards/*/*"))
+
+
+def test_what_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    chance = random.Random(9)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.txt").write_text(prose(random.Random(1), "garden"))
+        (tmp_path / folder / f"{folder}.txt").write_text(prose(chance, "kitchen"))
+    recipe = tmp_path / "recipe.toml"
+    files = '["a/", "a/same.txt", "a/*.txt", "b/"]'
+    recipe.write_text(f"[documents]\nfiles = {files}\nfineweb = false\nc4 = false\n")
+    told = curation.text(recipe, tmp_path / "run", workers=1)
+    assert told["read"]["documents"] == 4
+    assert told["kept"]["documents"] == 3
+    assert [(rule["rule"], rule["count"]) for rule in told["dropped"]] == [("duplicate", 1)]
+    kept = pl.read_parquet(tmp_path / "run/text/documents-00000.parquet")
+    assert {"a/a.txt", "b/b.txt"} <= set(kept["path"])
 
 
 def test_a_recipe_of_another_kind_says_which_command_it_is_for(here: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bantam import runs
-from bantam.documents.document import Unread
+from bantam.documents.document import Unread, named
 from bantam.documents.read import licence_around
 from bantam.documents.walk import Source, files
 
@@ -48,13 +48,15 @@ def _sized(sources: Sequence[Source], unread: list[Unread]) -> Iterator[tuple[So
             try:
                 yield source, path, (source.folder / path).stat().st_size
             except OSError as error:
-                unread.append(Unread(source.name, path, f"it cannot be opened: {error.strerror}"))
+                unread.append(
+                    Unread(source.name, named(path), f"it cannot be opened: {error.strerror}")
+                )
 
 
 def _batch(held: list[tuple[Source, str]]) -> Batch:
     told = [
         [
-            asdict(source) | {"folder": None},
+            asdict(source) | {"folder": None, "files": None},
             path,
             _contents(source.folder / path),
             licence_around(source.folder, (source.folder / path).parent),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -183,6 +184,7 @@ def _compare(wanted: Documents, clean: Sequence[Shard], folder: Path) -> None:
     runs.write_json(folder / "score.json", least)
     columns = ["id", "licence", "words", "symbols", "reason", *(["score"] if wanted.score else [])]
     documents, exact, count = [], [], 0
+    gone: Counter[str] = Counter()
     path = folder / "signatures"
     with path.open("wb") as file:
         for shard in clean:
@@ -190,6 +192,7 @@ def _compare(wanted: Documents, clean: Sequence[Shard], folder: Path) -> None:
                 pl.read_parquet(part, columns=columns)
                 for part in sorted(shard.folder.glob("documents-*.parquet"))
             )
+            gone.update(frame["reason"].drop_nulls().to_list())
             stays = frame["reason"].is_null()
             if least is not None:
                 stays &= frame["score"] >= least
@@ -199,11 +202,13 @@ def _compare(wanted: Documents, clean: Sequence[Shard], folder: Path) -> None:
             documents.append(frame.filter(stays).select("id", "licence", "words", "symbols"))
             count += int(stays.sum())
     if count == 0:
+        first = "; ".join(f"{rule} took {number:,}" for rule, number in gone.most_common(3))
         raise BadInput(
-            "the rules leave no document",
-            "look at dropped documents with `bantam text show`, and switch rules off",
+            f"the rules leave no document: {first}", "change their limits, or switch them off"
         )
     signatures = np.memmap(path, np.uint32, "r", shape=(count, duplicates.NUMBERS))
+    ids = pl.concat(documents)["id"]
+    assert ids.is_unique().all(), "two documents have one id"
     found = duplicates.find(pl.concat(documents), np.concatenate(exact), signatures)
     del signatures
     path.unlink()

@@ -90,7 +90,7 @@ def documents_of(
     `apart` is where parsers run that may hang; without one, a process is started for this file.
     """
     file = source.folder / path
-    label = named(path)
+    label = named(f"{source.called}/{path}" if source.called else path)
     with ExitStack() as stack:
         try:
             stream = stack.enter_context(file.open("rb"))

@@ -1,5 +1,6 @@
 """Which files a source names: those of a folder that fit its patterns, always in the same order."""
 
+import glob
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,8 @@ class Source:
     name, `**` stands for any folders, a folder's name for all below it; those that begin with `!`
     take out what the ones before took in. Of tables `text` names the column that holds text (by
     default `text`, else the one with most text) and `licence_column` that of each row's licence.
-    `licence` is that of files which say nothing of their own.
+    `licence` is that of files which say nothing of their own. Where several folders have one name,
+    `called` is what stands before the paths of this one, so that equal paths differ.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Source:
     text: str | None = None
     licence: str | None = None
     licence_column: str | None = None
+    called: str = ""
 
 
 def files(source: Source) -> Iterator[str | Unread]:
@@ -39,6 +42,11 @@ def files(source: Source) -> Iterator[str | Unread]:
     """
     if not source.folder.is_dir():
         raise BadInput(f"{source.folder} is no folder", f"name the folder of source {source.name}")
+    if all(_plain_file(source.folder, pattern) for pattern in source.files):
+        yield from sorted(
+            set(source.files)
+        )  # the folder, which may be large, is not looked through
+        return
     taken = _patterns(source.files)
     root = os.path.realpath(source.folder)
     waiting = [""]
@@ -58,6 +66,12 @@ def files(source: Source) -> Iterator[str | Unread]:
             if taken(inner):
                 yield Unread(source.name, named(inner), reason)
         waiting += reversed(found)
+
+
+def _plain_file(folder: Path, pattern: str) -> bool:
+    """Whether a pattern is the name of a file in the folder, and no link."""
+    place = folder / pattern
+    return not glob.has_magic(pattern) and place.is_file() and not place.is_symlink()
 
 
 def _entries(root: str, path: str) -> tuple[list[str], list[tuple[str, str]]]:
