@@ -32,41 +32,10 @@ from bantam.kinds import classify
 from bantam.model import Model, find
 
 QUESTION = "Name the capital of France."
-WORDS = [
-    "the",
-    "battery",
-    "of",
-    "this",
-    "camera",
-    "died",
-    "after",
-    "a",
-    "week",
-    "and",
-    "nobody",
-    "answered",
-    "my",
-    "letter",
-    "it",
-    "was",
-    "cheap",
-    "sharp",
-    "pictures",
-    "in",
-    "good",
-    "light",
-    "menus",
-    "are",
-    "slow",
-    "but",
-    "the",
-    "case",
-    "feels",
-    "solid",
-    "would",
-    "buy",
-    "again",
-]
+WORDS = (
+    "the battery of this camera died after a week and nobody answered my letter it was cheap sharp "
+    "pictures in good light menus are slow but the case feels solid would buy again"
+)
 BARE = """
 import sys, time, xllamacpp
 model, port, threads, parallel, context = sys.argv[1], *map(int, sys.argv[2:])
@@ -283,7 +252,9 @@ def _print_texts(stack: ExitStack, path: Path, asked: argparse.Namespace, bantam
     draw = random.Random(0)
     seconds: dict[str, list[float]] = {"engine": [], "bantam": []}
     for _ in range(asked.repeats):
-        texts = [" ".join(draw.choices(WORDS, k=draw.randint(8, 32))) for _ in range(asked.texts)]
+        texts = [
+            " ".join(draw.choices(WORDS.split(), k=draw.randint(8, 32))) for _ in range(asked.texts)
+        ]
         prompts = [model.prompt(task, text) for text in texts]
         began = time.perf_counter()
         classify.probabilities(model.runtime.choose, tree, prompts)
