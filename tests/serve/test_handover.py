@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from rooms import room
 
 from away import Away, Told, away, called, said, wrong
 from bantam.judge import described, language
@@ -216,6 +219,53 @@ def test_an_endpoint_is_asked_for_what_is_written(handing: Callable[..., Any]) -
     with there(lambda _: said("  So it is. ", "length")) as (to, _):
         told = handing("text", to, text=TEXTS[0])
         assert (told["text"], told["whole"], told["handed_to"]) == ("So it is.", False, to.model)
+
+
+@contextmanager
+def real(kind: str, path: Path) -> Iterator[str]:
+    """Endpoints that are no stub: this server, and llama.cpp's own in a process of its own."""
+    if kind == "bantam":
+        with room({"larger": path}) as made:
+            yield f"http://127.0.0.1:{made.serve()}/v1#larger"
+        return
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-c", LLAMA, str(path), str(port)])
+    try:
+        for _ in range(400):
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
+                break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/v1#larger"
+    finally:
+        server.kill()
+        server.wait()
+
+
+LLAMA = """
+import sys, time, xllamacpp
+settings = xllamacpp.CommonParams()
+settings.model.path, settings.port = sys.argv[1], int(sys.argv[2])
+settings.hostnames, settings.verbosity = ["127.0.0.1"], -1
+settings.n_ctx, settings.cpuparams.n_threads = 512, 1
+server = xllamacpp.Server(settings)
+time.sleep(1e6)
+"""
+
+
+@pytest.mark.parametrize("kind", ["bantam", "llama.cpp"])
+def test_real_servers_are_endpoints(handing: Callable[..., Any], larger: Path, kind: str) -> None:
+    """A random model that the endpoint holds to the schema can only give one of the labels."""
+    with real(kind, larger) as address:
+        where = endpoint.parse(address)
+        with endpoint.connect(where, "", seconds=20) as line:
+            to = Handover(where.name, 1.0, line)
+            told = handing("labels", to, texts=TEXTS[:4])["answers"]
+            assert {one["handed_to"] for one in told} == {where.name}
+            assert {one["label"] for one in told} <= set(LABELS.labels)
+            assert handing("record", to, text=TEXTS[0])["object"]["thing"] in ("camera", "phone")
+            told = handing("text", to, text=TEXTS[0])
+            assert told["handed_to"] == where.name and told["text"]
 
 
 WRONG = [
