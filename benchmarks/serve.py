@@ -259,6 +259,7 @@ def _print_texts(stack: ExitStack, path: Path, asked: argparse.Namespace, bantam
         began = time.perf_counter()
         classify.probabilities(model.runtime.choose, tree, prompts)
         seconds["engine"].append(time.perf_counter() - began)
+        bantam.kept.close()  # the server has done so meanwhile
         began = time.perf_counter()
         bantam.ask_again({"texts": texts}, "/tasks/model")
         seconds["bantam"].append(time.perf_counter() - began)
