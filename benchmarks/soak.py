@@ -184,7 +184,7 @@ class Soak:
         return self.gone(begun) or any(at >= begun for at in self.kills)
 
     def show(self) -> None:
-        outcomes = ("right", "429", "503", "left", "broken off", "away", "WRONG")
+        outcomes = ("right", "422", "429", "503", "left", "broken off", "away", "WRONG")
         print(f"{'':30}" + "".join(f"{one:>11}" for one in outcomes) + "   median / 95th, ms")
         for kind, counts in sorted(self.counts.items()):
             told = "".join(f"{counts[one]:>11,}" for one in outcomes)
@@ -305,6 +305,9 @@ async def asks(http: httpx.AsyncClient, soak: Soak, ask: Ask, chance: random.Ran
         outcome = judged(ask, response.status_code, response.headers, raw, soak.killed(begun))
     except Wrong as wrong:
         soak.blame(ask.kind, wrong)
+        return
+    if outcome == "422" and len(soak.kills) < 2:
+        soak.blame(ask.kind, "refused for two deaths, and there were none")
         return
     soak.count(ask.kind, outcome, begun)
     if outcome == "right" and ask.again and len(soak.again) < 10 * AGAIN:

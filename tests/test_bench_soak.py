@@ -78,7 +78,8 @@ def test_statuses_are_only_those_that_may_be(asks: Any) -> None:
         for headers, raw in (({}, b'{"error": {}}'), (RETRY, b"")):
             with pytest.raises(asks.Wrong, match="does not say when"):
                 asks.judged(ask, status, headers, raw, False)
-    for status in (500, 404, 400, 201):
+    assert asks.judged(ask, 422, {}, b'{"error": {"code": "crashes_model"}}', False) == "422"
+    for status in (500, 422, 404, 400, 201):
         with pytest.raises(asks.Wrong, match=f"status {status}"):
             asks.judged(ask, status, RETRY, b'{"error": {}}', True)
 

@@ -524,6 +524,19 @@ def test_what_has_killed_a_model_twice_is_refused_and_nothing_else(files: dict[s
     run(test())
 
 
+def test_what_was_refused_is_suspect_again_after_a_while() -> None:
+    now = [0.0]
+    blame = Blame(lambda: now[0])
+    asked = ("write", PROMPT, SHORT)
+    blame.set(asked, 2)
+    now[0] = 599.0
+    assert blame.deaths(asked) == 2
+    now[0] = 601.0
+    assert blame.deaths(asked) == 1
+    blame.set(asked, 2)  # it died of it again
+    assert blame.deaths(asked) == 2
+
+
 def test_blame_is_bounded_and_only_of_those_under_way(files: dict[str, Path]) -> None:
     blame = Blame()
     for number in range(3000):

@@ -2,7 +2,8 @@
 
 Whatever was being worked on at a death is suspect. When it is asked again it gets a process of its
 own, so that its next death, if there is one, hurts nobody else and shows whose it was. What has
-died twice is refused; what came through is trusted again.
+died twice is refused for a while, then suspect again: a process may be killed from outside, and
+what many ask should not be refused for ever. What came through is trusted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from bantam.errors import BantamError, JobFailed
 from bantam.serve.ask import Refusal
 
 REMEMBERED = 1000  # requests that were under way at a death
+REFUSED = 600.0  # seconds, after two
 PART = 32  # prompts of one batch at a time: others have their turn between
 
 log = logging.getLogger("bantam.serve")
@@ -32,21 +35,24 @@ given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=No
 
 
 class Blame:
-    """How many deaths each request was there at: 1 is a suspect, 2 is too much."""
+    """How many deaths each request was there at: 1 is a suspect, 2 is too much for a while."""
 
-    def __init__(self) -> None:
-        self._deaths: OrderedDict[bytes, int] = OrderedDict()
-        self._lock = threading.Lock()
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()  # and since when
+        self._lock, self._now = threading.Lock(), now
 
     def deaths(self, asked: object) -> int:
-        return self._deaths.get(_fingerprint(asked), 0) if self._deaths else 0
+        if not self._deaths:
+            return 0
+        deaths, since = self._deaths.get(_fingerprint(asked), (0, 0.0))
+        return 1 if deaths > 1 and self._now() - since > REFUSED else deaths
 
     def set(self, asked: object, deaths: int) -> None:
         key = _fingerprint(asked)
         with self._lock:
             self._deaths.pop(key, None)
             if deaths:
-                self._deaths[key] = deaths
+                self._deaths[key] = deaths, self._now()
             if len(self._deaths) > REMEMBERED:
                 self._deaths.popitem(last=False)
 
@@ -202,7 +208,7 @@ class Watched:
             raise Refusal(
                 422,
                 "the model's process died twice while it worked on this request alone or with "
-                "others: it is not tried again; change the prompt or its settings",
+                "others: it is not tried again for ten minutes; change the prompt or its settings",
                 code="crashes_model",
             )
         runtime = self._start(1) if deaths else self._runtime
