@@ -289,10 +289,12 @@ class Model:
         """The grammar of a task's answers, by the functions that are declared."""
         from bantam.kinds import grammar, schema, texts
 
+        path = self.path  # not this model: it would hold itself, and all it has, for long
+
         def made(task: kinds.Task, tools: str) -> Grammar:
             found = texts.schema_of(task, tools)
             if task.schema:  # it comes out of a file, which may be anybody's; functions are checked
-                schema.check(found, f"{self.path}: bantam.schema")
+                schema.check(found, f"{path}: bantam.schema")
             return grammar.grammar(found)
 
         return lru_cache(64)(made)

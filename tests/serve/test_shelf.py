@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -21,7 +22,9 @@ from bantam import engine
 from bantam.engine import Completion, Done, Piece, Sampling
 from bantam.errors import BadInput
 from bantam.formats import gguf
+from bantam.kinds import texts as writing
 from bantam.kinds import to_metadata
+from bantam.model import Model
 from bantam.serve import memory
 from bantam.serve.ask import Refusal
 from bantam.serve.shelf import Lent, Shelf
@@ -522,6 +525,34 @@ def test_what_has_killed_a_model_twice_is_refused_and_nothing_else(files: dict[s
             assert state(made, "one")["restarts"] == 1
 
     run(test())
+
+
+def test_a_model_that_died_takes_its_vocabulary_with_it(files: dict[str, Path]) -> None:
+    """Without the collector, which seldom looks: a vocabulary is some fifty megabytes."""
+    schema = {"type": "object", "properties": {"a": {"enum": ["b", "c"]}}, "required": ["a"]}
+    task = writing.task("extract", "small", "", answer_schema=schema)
+
+    async def used(made: Shelf) -> weakref.ref[Model]:
+        async with made.lent("one") as lent:
+            assert (await lent.blocking(lent.model.written, task, "text")).text
+            return weakref.ref(lent.model)
+
+    async def test() -> None:
+        async with shelf(files) as made:
+            before = await used(made)
+            assert before() is not None
+            os.kill(processes()[0], signal.SIGKILL)
+            await until(lambda: not state(made, "one")["loaded"])
+            after = await used(made)
+            assert after() is not None
+            await until(lambda: before() is None)
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(test())
+    finally:
+        gc.enable()
 
 
 def test_what_was_refused_is_suspect_again_after_a_while() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,7 +56,7 @@ class Copy:
         """Start the process and, meanwhile, build the tokenizer."""
         with ThreadPoolExecutor(1) as pool:
             building = pool.submit(lambda: self._any.tokenizer)
-            start = partial(self._run, adapters=self.adapters)
+            start = partial(self._run(), adapters=self.adapters)
             self.watched = Watched(start, self._any.parallel, self.blame)
             try:
                 tokenizer = building.result()
@@ -69,7 +69,7 @@ class Copy:
                 model.runtime = self.watched.adapted(self.adapters.index(model.adapter.path))
 
     def start_embedder(self) -> Watched:
-        embedder = Watched(partial(self._run, embeddings=True), 1, self.blame)
+        embedder = Watched(partial(self._run(), embeddings=True), 1, self.blame)
         if self.closed or identity(self._any.path) != self.identities[0]:
             embedder.close()
             raise Refusal(503, "the model has just changed: ask again", retry_after=1)
@@ -99,9 +99,15 @@ class Copy:
     def _context(self) -> int:
         return max(model.context for model in self.models.values())
 
-    def _run(self, parallel: int, **how: Any) -> engine.Runtime:
+    def _run(self) -> Callable[..., engine.Runtime]:
+        """What starts a process. It does not hold this copy, which holds what calls it: a copy in a
+        circle would keep its vocabularies until Python looks for circles, which it hardly does."""
         path, threads, context = self._any.path, self._any.threads, self._context
-        return engine.start(path, threads=threads, context=context, parallel=parallel, **how)
+
+        def start(parallel: int, **how: Any) -> engine.Runtime:
+            return engine.start(path, threads=threads, context=context, parallel=parallel, **how)
+
+        return start
 
 
 def identity(path: Path) -> Identity | None:
