@@ -36,6 +36,7 @@ FRONT = ("bantam", "bantam.cli", "bantam.pipeline", "bantam.packing", "bantam.jo
 NETWORK = {
     *("socket", "ssl", "http", "urllib.request", "ftplib", "smtplib", "asyncio", "xmlrpc"),
     *("requests", "httpx", "aiohttp", "urllib3", "huggingface_hub", "pip", "subprocess"),
+    "ray",
 }
 # The engine's pipes and unix socket to its own child process.
 ENGINE = {
@@ -44,6 +45,8 @@ ENGINE = {
 }
 # The pipes to the child process that reads documents of unknown origin.
 READER = {"bantam.documents.apart": {"subprocess"}}
+# The machines of a cluster that the command line names.
+CLUSTER = {"bantam.documents.cluster": {"ray"}}
 # What listens: it waits for clients with asyncio, and takes the port in one place.
 SERVER = {"bantam.serve.start": {"asyncio", "socket"}}
 
@@ -120,6 +123,7 @@ def test_only_sources_can_open_a_connection(module: str) -> None:
         }
         listening = {"asyncio"} if module.startswith("bantam.serve.") else set()
         allowed = ENGINE.get(module, set()) | READER.get(module, set())
+        allowed |= CLUSTER.get(module, set())
         assert used <= allowed | SERVER.get(module, listening)
 
 

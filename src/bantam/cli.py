@@ -174,14 +174,17 @@ def text() -> None:
 @click.argument("recipe", type=PATH)
 @click.option("--run", type=PATH, help="The run's folder [default: runs/NAME].")
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core].")
+@click.option("--ray", metavar="ADDRESS", help="Of a Ray cluster; 'local' starts one here.")
 @as_json
-def text_clean(recipe: Path, run: Path | None, workers: int | None, json_: bool) -> None:
+def text_clean(
+    recipe: Path, run: Path | None, workers: int | None, ray: str | None, json_: bool
+) -> None:
     """Read, clean and report the documents of RECIPE. Goes on where it stopped."""
     from bantam.curation import text
     from bantam.documents.told import words
 
     with _kept():
-        report = text(recipe, run, workers=workers)
+        report = text(recipe, run, workers=workers, ray=ray)
     _print_json(report) if json_ else click.echo(words(report))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from bantam import ledger, recipe_documents, runs, sources
-from bantam.documents import mix, rate, told
+from bantam.documents import cluster, mix, pool, rate, told
 from bantam.documents.curate import BENCHMARKS, Liked, curate, learned_from
 from bantam.documents.document import Unread
 from bantam.documents.normalise import normalise
@@ -26,13 +27,20 @@ from bantam.recipe_types import SCHEMES
 WORK = "shards"  # in the run's folder
 
 
-def text(path: Path, folder: Path | None = None, *, workers: int | None = None) -> dict[str, Any]:
+def text(
+    path: Path,
+    folder: Path | None = None,
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
+) -> dict[str, Any]:
     """Make the text stage of a recipe of documents; gives its report.
 
     The run is made in `folder`, or runs/NAME below the current one: text/ holds what is kept, what
     was dropped, the order of training and the report; shards/ what was found on the way, as it was
-    read. BadInput for what
-    the recipe has wrong, JobFailed when the disk is full.
+    read. `workers` processes (None: one a core) do the work, or with `ray` the machines of the
+    cluster at that address ("local": processes that Ray starts here). BadInput for what the recipe
+    has wrong, JobFailed when the disk is full.
     """
     made = recipe_documents.load(path)
     folder = folder or Path("runs") / made.task.name
@@ -44,20 +52,29 @@ def text(path: Path, folder: Path | None = None, *, workers: int | None = None) 
         places = list(_places(made, here))
         benchmarks = _benchmarks(made.documents.against, here)
         liked = _liked(made.documents.score, here) if made.documents.score else None
-        with ledger.spent(folder / "ledger.jsonl", "text", "documents"), bar("text") as advance:
+        work = (folder / WORK).absolute()  # for processes that stand elsewhere
+        work.mkdir(exist_ok=True)
+        here_or_there = (
+            cluster.joined(ray, [work, *(place.folder for place in places)], workers=workers)
+            if ray
+            else nullcontext(partial(pool.mapped, workers=workers))
+        )
+        with (
+            ledger.spent(folder / "ledger.jsonl", "text", "documents"),
+            here_or_there as mapped,
+            bar("text") as advance,
+        ):
             shards = curate(
                 made.documents,
                 places,
                 benchmarks,
                 liked,
-                folder / WORK,
+                work,
                 lambda step, done, total: advance(done, total, step),
-                workers=workers,
+                mapped=mapped,
             )
             key = runs.key_of("documents", 1, [shard.key for shard in shards])
-            runs.stage(
-                folder, "text", key, partial(_gathered, shards, folder / WORK, made.documents)
-            )
+            runs.stage(folder, "text", key, partial(_gathered, shards, work, made.documents))
     return told.read(folder / "text")
 
 
@@ -94,7 +111,7 @@ def _of(name: str, more: From, here: Path) -> Iterator[Source]:
         called = folder.relative_to(here) if folder.is_relative_to(here) else folder
         yield Source(
             name,
-            folder,
+            folder.absolute(),
             tuple(wanted),
             more.text,
             licence,

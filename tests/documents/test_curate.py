@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ import pytest
 
 from bantam.documents import shards
 from bantam.documents.curate import BENCHMARKS, curate
+from bantam.documents.pool import mapped
 from bantam.documents.walk import Source
 from bantam.errors import BadInput
 from bantam.recipe_documents import Documents
@@ -82,7 +84,7 @@ def made(folder: Path, work: Path, workers: int = 1, **wanted: object) -> list[s
         None,
         work,
         lambda step, done, total: None,
-        workers=workers,
+        mapped=partial(mapped, workers=workers),
     )
 
 
@@ -182,6 +184,7 @@ def test_nothing_left_says_what_to_do(folder: Path, tmp_path: Path) -> None:
             None,
             tmp_path / "none",
             lambda step, done, total: None,
+            mapped=map,
         )
 
 

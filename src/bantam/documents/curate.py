@@ -20,6 +20,7 @@ import polars as pl
 from bantam import runs
 from bantam.documents import boilerplate, draw, duplicates, language, score, steps
 from bantam.documents.batches import batches
+from bantam.documents.pool import Map
 from bantam.documents.shards import Piece, Shard, made, numbered
 from bantam.documents.walk import Source
 from bantam.errors import BadInput
@@ -52,18 +53,19 @@ def curate(
     work: Path,
     told: Told,
     *,
-    workers: int | None = None,
+    mapped: Map,
 ) -> list[Shard]:
     """The shards of the last step, below `work`, with all others beside them; passed.json tells
     what was passed over before anything was read.
 
     `benchmarks` are the rows (of BENCHMARKS) that no document may hold, `liked` what a score is
-    learned from. `work` holds texts as they were read, before anything is redacted. Raises BadInput
-    for settings that cannot be, before anything is read, and when no document is kept.
+    learned from. `mapped` runs the steps of a shard, here or elsewhere. `work` holds texts as they
+    were read, before anything is redacted. Raises BadInput for settings that cannot be, before
+    anything is read, and when no document is kept.
     """
     steps.redaction(wanted.redact)
     language.check(wanted.languages)
-    run = partial(made, workers=workers)
+    run = partial(made, mapped=mapped)
     held, passed = batches(sources)
     work.mkdir(parents=True, exist_ok=True)
     runs.write_json(work / "passed.json", passed)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from bantam.engine import cores
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Map(Protocol):
+    """What `work` makes of each item, as it is ready, in no order."""
+
+    def __call__(self, work: Callable[[T], R], items: Sequence[T], /) -> Iterator[R]: ...
 
 
 def mapped(work: Callable[[T], R], items: Sequence[T], workers: int | None = None) -> Iterator[R]:
@@ -26,7 +32,7 @@ def _here(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[
     from joblib import Parallel, delayed  # type: ignore[import-untyped]
 
     # polars and numba have threads of their own: the processes share the cores as it is.
-    with _environment(POLARS_MAX_THREADS="1", NUMBA_NUM_THREADS="1"):
+    with environment(POLARS_MAX_THREADS="1", NUMBA_NUM_THREADS="1"):
         parallel = Parallel(
             workers, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * workers
         )
@@ -34,7 +40,7 @@ def _here(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[
 
 
 @contextmanager
-def _environment(**variables: str) -> Iterator[None]:
+def environment(**variables: str) -> Iterator[None]:
     """Variables for processes that are started meanwhile."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bantam import runs
-from bantam.documents.pool import mapped
+from bantam.documents.pool import Map
 
 
 class Shard(NamedTuple):
@@ -35,9 +35,9 @@ def made(
     pieces: Sequence[Piece],
     advance: Callable[[int, int], None],
     *,
-    workers: int | None = None,
+    mapped: Map,
 ) -> list[Shard]:
-    """All pieces, in order: those that stand there with their key, the others made side by side.
+    """All pieces, in order: those that stand there with their key, the others by `mapped`.
 
     What stands in the folder of the step beside them is of an earlier recipe, and is removed.
     """
@@ -45,7 +45,7 @@ def made(
     left = [piece for piece in pieces if runs.manifest(piece.folder).get("key") != piece.key]
     done = len(pieces) - len(left)
     advance(done, len(pieces))
-    for _ in mapped(_make, left, workers=workers):
+    for _ in mapped(_make, left):
         done += 1
         advance(done, len(pieces))
     return [Shard(piece.folder, piece.key) for piece in pieces]
