@@ -32,7 +32,10 @@ MODULES = {
 
 WITH_TORCH = ("nets", "pack", "train")
 # What the program is started by: it gets at torch through functions only.
-FRONT = ("bantam", "bantam.cli", "bantam.pipeline", "bantam.packing", "bantam.job", "bantam.check")
+FRONT = {
+    *("bantam", "bantam.cli", "bantam.pipeline", "bantam.packing", "bantam.labelled"),
+    *("bantam.job", "bantam.check"),
+}
 NETWORK = {
     *("socket", "ssl", "http", "urllib.request", "ftplib", "smtplib", "asyncio", "xmlrpc"),
     *("requests", "httpx", "aiohttp", "urllib3", "huggingface_hub", "pip", "subprocess"),
@@ -46,7 +49,7 @@ ENGINE = {
 # The pipes to the child process that reads documents of unknown origin.
 READER = {"bantam.documents.apart": {"subprocess"}}
 # The machines of a cluster that the command line names.
-CLUSTER = {"bantam.documents.cluster": {"ray"}}
+CLUSTER = {"bantam.documents.cluster": {"ray", "socket"}}
 # What listens: it waits for clients with asyncio, and takes the port in one place.
 SERVER = {"bantam.serve.start": {"asyncio", "socket"}}
 

@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import job
-from bantam import ledger, pipeline, recipe, runs
+from bantam import labelled, ledger, pipeline, recipe, runs
 from bantam.errors import BadInput
 from bantam.formats import gguf, lora
 from bantam.job import Job
@@ -180,7 +180,7 @@ def test_a_mended_sheet_redoes_the_rows_and_so_does_a_change_of_it(
 
     def text() -> tuple[str, pl.DataFrame]:
         made = recipe.load(path)
-        key = pipeline._text(Job(made, run, pipeline._sources(made, run)))
+        key = labelled.stage(Job(made, run, pipeline._sources(made, run)))
         assert runs.sound(run / "text", key)
         kept = [pl.read_parquet(run / "text" / f"{name}.parquet") for name in SPLITS]
         return key, pl.concat(kept).filter(pl.col("input") == "a text of two labels")

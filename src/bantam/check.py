@@ -43,7 +43,9 @@ def check(path: Path, run: Path) -> list[Line]:
     if made is None:
         return lines
     installed = tried(_installed, lambda _: "PyTorch, polars and scikit-learn are installed")
-    data = {name: tried(partial(_here, made, name), partial(_told, name)) for name in _data(made)}
+    data = {
+        name: tried(partial(_here, made, name), partial(_told, name)) for name in made.data.files
+    }
     base, *rivals = (
         tried(partial(_here, made, name), partial(_told, name)) for name in _models(made)
     )
@@ -66,13 +68,6 @@ def check(path: Path, run: Path) -> list[Line]:
             tried(partial(_memory, size, base, made), str)
     tried(partial(_time, made), str)
     return lines
-
-
-def _data(made: recipe.Recipe) -> list[str]:
-    splits = [part for part in (made.data.val, made.data.test) if isinstance(part, list)]
-    mended = [made.data.mended] if made.data.mended else []
-    parts = [made.data.examples, *splits, mended]
-    return list(dict.fromkeys(name for part in parts for name in part))
 
 
 def _models(made: recipe.Recipe) -> list[str]:

@@ -167,7 +167,7 @@ class _Default(click.Group):
 
 @bantam.group(cls=_Default)
 def text() -> None:
-    """Clean the documents of a recipe: `bantam text RECIPE`."""
+    """Clean the documents or labelled rows of a recipe: `bantam text RECIPE`."""
 
 
 @text.command("clean")
@@ -179,20 +179,32 @@ def text() -> None:
 def text_clean(
     recipe: Path, run: Path | None, workers: int | None, ray: str | None, json_: bool
 ) -> None:
-    """Read, clean and report the documents of RECIPE. Goes on where it stopped."""
-    from bantam.curation import text
-    from bantam.documents.told import words
+    """Read, clean and report what RECIPE is to learn from. Goes on where it stopped."""
+    from bantam import curation, labelled
+    from bantam.documents import told
+    from bantam.pipeline import run_folder
+    from bantam.recipe_file import table_of
 
+    raw = table_of(recipe)[1]
     with _kept():
-        report = text(recipe, run, workers=workers, ray=ray)
-    _print_json(report) if json_ else click.echo(words(report))
+        if "documents" in raw or "data" not in raw:
+            report = curation.text(recipe, run, workers=workers, ray=ray)
+            summary = told.words(report)
+        elif workers or ray:
+            raise BadInput("labelled rows are cleaned in one process", "leave out --workers, --ray")
+        else:
+            from bantam import recipe as recipes
+
+            report = labelled.text(recipe, run or run_folder(recipes.load(recipe)))
+            summary = labelled.words(report)
+    _print_json(report) if json_ else click.echo(summary)
 
 
 @text.command("show")
 @click.argument("run", type=PATH)
 @click.option("--kept", is_flag=True, help="What stays.")
 @click.option("--dropped", metavar="RULE", help="What a rule took, such as gopher; '' for any.")
-@click.option("--source", help="Of this source alone.")
+@click.option("--source", help="Of this source alone; of labelled rows, this file.")
 @click.option("--word", help="That hold this word.")
 @click.option("-n", "count", default=20, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the draw.")
@@ -207,7 +219,7 @@ def text_show(
     seed: int,
     json_: bool,
 ) -> None:
-    """Page through documents of RUN that were kept or dropped, drawn by chance."""
+    """Page through documents or rows of RUN that were kept or dropped, drawn by chance."""
     from bantam.documents import show
 
     found = show.rows(

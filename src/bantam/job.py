@@ -1,7 +1,8 @@
 """A recipe on its way: what its stages ask of it, and how each of them is made."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bantam import kinds, ledger, recipe, runs, sources
 from bantam.errors import BadInput
 from bantam.kinds import Row, classify, texts
+from bantam.licences import licence_in
 from bantam.model import TASK_CONTEXT, WRITING_CONTEXT, trained_context
 from bantam.progress import say
 
@@ -161,6 +163,41 @@ def read_lock(folder: Path) -> dict[str, Any]:
     if not isinstance(lock, dict):
         raise BadInput(f"{folder / 'recipe.lock.json'} is broken", "delete it to make a new one")
     return lock
+
+
+def write_lock(folder: Path, **decided: Any) -> None:
+    """Write into recipe.lock.json what was decided, beside what stands there."""
+    runs.write_json(folder / "recipe.lock.json", read_lock(folder) | decided)
+
+
+def resolved(made: recipe.Recipe, folder: Path, names: Sequence[str]) -> dict[str, sources.Source]:
+    """Find the sources of a recipe that are named, fetching what is not here; what was fetched
+    before must be the same."""
+    locked = read_lock(folder).get("sources", {})
+    here = made.path.parent
+    anew = not locked.keys() >= set(names)
+    key = runs.key_of("sources", names)
+    with ledger.spent(folder / "ledger.jsonl", "sources", key) if anew else nullcontext():
+        found = {}
+        for name in names:
+            remote = locked.get(name, {}).get("scheme", "path") != "path"
+            pinned = locked[name]["sha256"] if remote else None
+            found[name] = sources.resolve(name, relative_to=here, expect_sha256=pinned)
+    return found
+
+
+def told_of(found: Mapping[str, sources.Source]) -> dict[str, dict[str, Any]]:
+    """Sources as they stand in the lock."""
+    return {
+        name: {
+            "scheme": source.scheme,
+            "sha256": source.sha256,
+            "size": source.size,
+            "origin": source.origin,
+            "licence": licence_in(source.root)["name"],
+        }
+        for name, source in found.items()
+    }
 
 
 def run_stage(

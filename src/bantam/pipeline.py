@@ -10,15 +10,15 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bantam import __version__, ledger, packing, recipe, runs, sources
+from bantam import __version__, labelled, packing, recipe, runs, sources
 from bantam.engine import cores
 from bantam.errors import BadInput
-from bantam.job import Job, read_lock, run_stage
+from bantam.job import Job, read_lock, resolved, run_stage, told_of, write_lock
 from bantam.kinds import texts
 from bantam.licences import licence_in
 from bantam.model import gguf_in, rival_in
@@ -45,7 +45,7 @@ def make(
         job = Job(made, folder, _sources(made, folder), schema or recipe.answer_schema(made))
         _base(job)
         runs.write_text(folder / "recipe.toml", path.read_text(encoding="utf-8"))
-        text_key = _text(job)
+        text_key = labelled.stage(job)
         _check_rivals(job)
         train_key = _train(job, text_key)
         model_key = packing.model(job, train_key)
@@ -72,36 +72,13 @@ def _check_rivals(job: Job) -> None:
 
 def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
     """Find every source, fetching what is not here, and write them into the lock."""
-    names = [made.base.model, *made.data.examples]
-    for files in (made.data.val, made.data.test):
-        names += files if isinstance(files, list) else []
-    names += [made.data.mended] if made.data.mended else []
-    names += _asked(made)
-    locked = read_lock(folder).get("sources", {})
-    here = made.path.parent
-    anew = not locked.keys() >= set(names)
-    key = runs.key_of("sources", names)
-    with ledger.spent(folder / "ledger.jsonl", "sources", key) if anew else nullcontext():
-        found = {}
-        for name in dict.fromkeys(names):
-            remote = locked.get(name, {}).get("scheme", "path") != "path"
-            pinned = locked[name]["sha256"] if remote else None
-            found[name] = sources.resolve(name, relative_to=here, expect_sha256=pinned)
+    names = [made.base.model, *made.data.files, *_asked(made)]
+    found = resolved(made, folder, list(dict.fromkeys(names)))
     # What is no model is told now, before anything is spent.
     sources.model_file(found[made.base.model])
     for name in _asked(made):
         rival_in(found[name], made.task.kind)
-    told = {
-        name: {
-            "scheme": source.scheme,
-            "sha256": source.sha256,
-            "size": source.size,
-            "origin": source.origin,
-            "licence": licence_in(source.root)["name"],
-        }
-        for name, source in found.items()
-    }
-    _lock(folder, sources=told, base=made.base.model, version=__version__)
+    write_lock(folder, sources=told_of(found), base=made.base.model, version=__version__)
     for name, source in found.items():
         licence = licence_in(source.root)
         if licence["terms"]:
@@ -126,57 +103,6 @@ def _asked(made: recipe.Recipe) -> list[str]:
     """These, and the larger model that answers may be handed over to."""
     larger = made.handover.model
     return [*_others(made), *([larger] if larger and not made.handover.away else [])]
-
-
-def _text(job: Job) -> str:
-    """Labelled files to train, val, test and dropped rows."""
-    data, found = job.made.data, job.found
-    files = {
-        "examples": data.examples,
-        "val": data.val if isinstance(data.val, list) else [],
-        "test": data.test if isinstance(data.test, list) else [],
-        "mended": [data.mended] if data.mended else [],
-    }
-    kind, schema = job.made.task.kind, job.schema
-    key = runs.key_of(
-        "text",
-        2,
-        data.model_dump(),
-        job.made.task.multi,
-        {n: found[n].sha256 for names in files.values() for n in names},
-        # As text, since the order of its properties is that of the answers.
-        *([kind, schema and json.dumps(schema)] if job.writes else []),
-    )
-
-    def build(folder: Path) -> None:
-        from bantam.text import answers, mending, suspects
-        from bantam.text.prepare import SPLITS, prepare
-
-        multi = job.made.task.multi
-        examples, val, test, mended = ([found[n].path for n in names] for names in files.values())
-        prepared = prepare(data, examples, val, test, multi, kind, schema, *mended)
-        checked = suspects.check(prepared.labelled, kind, multi, data.seed, prepared.mended)
-        mending.write(folder / "to_mend.csv", checked.suspects, prepared.mended)
-        splits = {name: getattr(prepared, name) for name in SPLITS}
-        if kind == "extract" and data.tools:
-            splits, most = answers.settled_calls(splits)
-            runs.write_json(folder / "schema.json", {"most_calls": most})
-        elif kind == "extract":
-            splits, settled = answers.settled(splits, schema)
-            runs.write_json(folder / "schema.json", {"schema": settled})
-        for name, frame in (splits | {"dropped": prepared.dropped}).items():
-            frame.write_parquet(folder / f"{name}.parquet")
-        report = prepared.report | {"label_check": checked.report}
-        runs.write_json(folder / "report.json", report)
-
-    run_stage(job, "text", key, build)
-    report = json.loads((job.folder / "text" / "report.json").read_text(encoding="utf-8"))
-    for warning in report["warnings"]:
-        say(f"  warning: {warning}")
-    if count := sum(part["rows"] for part in report["label_check"]["suspects"]):
-        say(f"  {count} labels to look at: {job.folder / 'text' / 'to_mend.csv'}")
-    _lock(job.folder, split_sha256=report["split_hash"], split_seed=data.seed)
-    return key
 
 
 def _train(job: Job, text_key: str) -> str:
@@ -234,7 +160,7 @@ def _planned(job: Job, key: str) -> Any:
         train,
         time.perf_counter() - began,
     )
-    _lock(job.folder, plan=asdict(plan), plan_key=key, warnings=warnings)
+    write_lock(job.folder, plan=asdict(plan), plan_key=key, warnings=warnings)
     passes = plan.steps * plan.batch_size / len(examples)
     say(
         f"  plan: {plan.method}, {plan.steps} steps of {plan.batch_size} ({passes:.1f} passes), "
@@ -415,7 +341,3 @@ def _report(job: Job) -> None:
     run = report.read_run(job.folder)
     runs.write_text(job.folder / "report.html", report.report(run))
     runs.write_text(job.folder / "README.md", card.card(run))
-
-
-def _lock(folder: Path, **decided: Any) -> None:
-    runs.write_json(folder / "recipe.lock.json", read_lock(folder) | decided)

@@ -155,6 +155,13 @@ class Data(Section):
             raise ValueError(f"and data.val ({val}) together leave nothing to train on")
         return test
 
+    @property
+    def files(self) -> list[str]:
+        """All sources of rows, each once."""
+        splits = [part for part in (self.val, self.test) if isinstance(part, list)]
+        parts = [self.examples, *splits, [self.mended] if self.mended else []]
+        return list(dict.fromkeys(name for part in parts for name in part))
+
 
 class Base(Section):
     """The pretrained model that tuning starts from."""

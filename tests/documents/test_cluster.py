@@ -25,6 +25,12 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not inst
 def test_ray_that_is_not_there_or_not_allowed_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for nowhere in ("127.0.0.1:1", "127.0.0.1:here"):
+        with (
+            pytest.raises(BadInput, match=f"no Ray cluster at {nowhere}"),
+            cluster.joined(nowhere, [tmp_path]),
+        ):
+            pass
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
         pytest.raises(BadInput, match=r"pip install 'bantam-lm\[ray\]'"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import secrets
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from bantam.errors import BadInput, JobFailed
 
 LOCAL = "local"  # an address: Ray is started here, and ended with the work
 AHEAD = 4  # shards for each core that are handed out before one of them is made
+ANSWER = 10.0  # seconds
 STORE = 80 << 20  # bytes for what is passed around, the least that Ray takes: it is only paths
 # It reports to nobody, and says only what we do not.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -44,6 +46,7 @@ def joined(address: str, folders: Sequence[Path], *, workers: int | None = None)
     local = address == LOCAL
     if not local and os.environ.get("BANTAM_OFFLINE"):
         raise BadInput(f"--offline forbids to reach {address}", f"--ray {LOCAL} stays here")
+    _answers(address)
     with ExitStack() as stack:
         stack.enter_context(environment(**QUIET, **(_token() if local else {})))
         try:
@@ -64,13 +67,27 @@ def joined(address: str, folders: Sequence[Path], *, workers: int | None = None)
             ray.init(address, **settings)
         except (ConnectionError, RuntimeError, ValueError) as error:
             said = str(error).strip().partition("\n")[0]
-            raise BadInput(
-                f"no Ray cluster at {address}: {said}",
-                f"start it with `ray start --head`, join it from here, or use --ray {LOCAL}",
-            ) from None
+            raise _absent(address, said) from None
         if not local:
             _check(ray, address, folders)
         yield partial(_mapped, ray)
+
+
+def _answers(address: str) -> None:
+    """Refuse an address that nobody answers at: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host:
+        try:
+            socket.create_connection((host, int(port)), ANSWER).close()
+        except (OSError, ValueError) as error:
+            raise _absent(address, str(error)) from None
+
+
+def _absent(address: str, why: str) -> BadInput:
+    return BadInput(
+        f"no Ray cluster at {address}: {why}",
+        f"start it with `ray start --head`, join it from here, or use --ray {LOCAL}",
+    )
 
 
 @cache

@@ -28,7 +28,8 @@ from bantam.recipe_documents import Documents
 from bantam.runs import Stage
 
 SCORER = "scorer.npz"
-VERSION = 1  # of the steps; a new one makes all shards anew
+VERSION = 2  # of the steps; a new one makes all shards anew
+ROW_GROUP = 10_000  # rows of found.parquet: a shard need not read much more than its own
 # What the rules that judge a document do not depend on, or only by what the shards hold.
 ELSEWHERE = {
     *("files", "sources", "markup", "boilerplate", "score", "against", "order", "val", "seed")
@@ -103,13 +104,16 @@ def curate(
     clean = run(pieces, partial(told, "clean"))
     compared = _compared(wanted, clean, work)
     found, least = compared.folder / "found.parquet", _json(compared.folder / "score.json")
+    rows = _json(compared.folder / "rows.json")
     pieces = [
         Piece(
             folder,
             key("settle", shard.key, compared.key),
-            partial(steps.settle, shard.folder, found, least),
+            partial(steps.settle, shard.folder, found, here, least),
         )
-        for shard, folder in zip(clean, numbered(work / "settle", len(clean)), strict=True)
+        for shard, here, folder in zip(
+            clean, rows, numbered(work / "settle", len(clean)), strict=True
+        )
     ]
     return run(pieces, partial(told, "settle"))
 
@@ -181,11 +185,13 @@ def _compared(wanted: Documents, clean: Sequence[Shard], work: Path) -> Stage:
 
 
 def _compare(wanted: Documents, clean: Sequence[Shard], folder: Path) -> None:
-    """found.parquet, and score.json: the least score that stays, or null."""
+    """found.parquet; rows.json: where the rows of each shard begin in it, and how many they are;
+    and score.json: the least score that stays, or null."""
     least = _least(wanted.score.keep, clean) if wanted.score else None
     runs.write_json(folder / "score.json", least)
     columns = ["id", "licence", "words", "symbols", "reason", *(["score"] if wanted.score else [])]
     documents, exact, count = [], [], 0
+    rows: list[tuple[int, int]] = []
     gone: Counter[str] = Counter()
     path = folder / "signatures"
     with path.open("wb") as file:
@@ -202,7 +208,8 @@ def _compare(wanted: Documents, clean: Sequence[Shard], folder: Path) -> None:
                 exact.append(sketch["exact"][stays])
                 sketch["signatures"][stays].tofile(file)
             documents.append(frame.filter(stays).select("id", "licence", "words", "symbols"))
-            count += int(stays.sum())
+            rows.append((count, int(stays.sum())))
+            count += rows[-1][1]
     if count == 0:
         first = "; ".join(f"{rule} took {number:,}" for rule, number in gone.most_common(3))
         raise BadInput(
@@ -214,7 +221,8 @@ def _compare(wanted: Documents, clean: Sequence[Shard], folder: Path) -> None:
     found = duplicates.find(pl.concat(documents), np.concatenate(exact), signatures)
     del signatures
     path.unlink()
-    _held_out(found, wanted).write_parquet(folder / "found.parquet")
+    _held_out(found, wanted).write_parquet(folder / "found.parquet", row_group_size=ROW_GROUP)
+    runs.write_json(folder / "rows.json", rows)
 
 
 def _least(keep: float, clean: Sequence[Shard]) -> float:

@@ -1,4 +1,7 @@
-"""`bantam text show`: kept and dropped documents of a run, to read in the terminal."""
+"""`bantam text show`: documents or labelled rows of a run, kept and dropped, in the terminal.
+
+A row of `data.examples` is shown as a document whose source is its file.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN = 1500  # characters of a text in the terminal
 BEFORE = 200  # of them before the word that was sought
+SPLITS = ("train", "val", "test")  # of labelled rows
 
 Plain = dict[str, Any]
 
@@ -43,19 +47,16 @@ def rows(
     Raises BadInput where no documents are, and for a rule or source that there is not.
     """
     folder = run / "text" if (run / "text").is_dir() else run
-    paths = sorted(folder.glob("documents-*.parquet"))
-    if not paths or not (folder / "dropped.parquet").is_file():
+    stay, gone = _scans(folder)
+    if not stay or not (folder / "dropped.parquet").is_file():
         raise BadInput(f"{run} holds no documents", "name a run that `bantam text` made")
     both = not kept and dropped is None
     scans = []
     if kept or both:
         stays = {name: pl.lit(None, pl.String) for name in ("reason", "value")}
-        scans += [
-            pl.scan_parquet(path).with_columns(**stays, line=pl.lit(None, pl.Int64))
-            for path in paths
-        ]
+        scans += [scan.with_columns(**stays, line=pl.lit(None, pl.Int64)) for scan in stay]
     if dropped is not None or both:
-        scans.append(_taken(pl.scan_parquet(folder / "dropped.parquet"), dropped or ""))
+        scans.append(_taken(gone, dropped or ""))
     if source is not None:
         names = {name for scan in scans for name in _names(scan, "source")}
         if source not in names:
@@ -73,6 +74,24 @@ def rows(
     return best.drop("chance", strict=False).to_dicts()
 
 
+def _scans(folder: Path) -> tuple[list[pl.LazyFrame], pl.LazyFrame]:
+    """What stays, and what went, of documents or else of labelled rows."""
+    gone = folder / "dropped.parquet"
+    if paths := sorted(folder.glob("documents-*.parquet")):
+        return [pl.scan_parquet(path) for path in paths], pl.scan_parquet(gone)
+    paths = [path for name in SPLITS if (path := folder / f"{name}.parquet").is_file()]
+    stay = [_examples(path).with_columns(split=pl.lit(path.stem)) for path in paths]
+    nothing = {"line": pl.lit(None, pl.Int64), "value": pl.lit(None, pl.String)}
+    return stay, _examples(gone).with_columns(**nothing)
+
+
+def _examples(path: Path) -> pl.LazyFrame:
+    renamed = {"text": "input", "source": "file", "path": "file"}
+    scan = pl.scan_parquet(path).with_columns(**{new: pl.col(old) for new, old in renamed.items()})
+    columns = ["id", *renamed, "output", "group", "^reason$"]
+    return scan.select(*columns, part=pl.format("row {}", "row"))
+
+
 def _batches(scans: Iterable[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
     """The rows of all scans, some at a time; those of several scans at once would fill memory."""
     for scan in scans:
@@ -84,7 +103,8 @@ def _taken(gone: pl.LazyFrame, rule: str) -> pl.LazyFrame:
     if not rule:
         return gone.filter(pl.col("line").is_null())
     names = _names(gone, "reason")
-    wanted = [name for name in names if name == rule or name.startswith(f"{rule}.")]
+    begins = tuple(f"{rule}{sign}" for sign in ".: ")
+    wanted = [name for name in names if name == rule or name.startswith(begins)]
     if not wanted:
         raise BadInput(f'no rule "{rule}" took anything in this run', suggest(rule, names))
     return gone.filter(pl.col("reason").is_in(wanted))
@@ -130,7 +150,7 @@ def _parts(row: Plain, word: str | None) -> Iterator[Text]:
     if row["value"] is not None:
         told.append(f"  {visible(row['value'])}", style="not bold red")
     yield told
-    place = [row["source"], row["path"], row["part"]]
+    place = [*dict.fromkeys((row["source"], row["path"])), row["part"]]
     place += [f"line {row['line']:,}"] if row["line"] is not None else []
     place += [row[name] for name in ("language", "split", "licence") if name in row]
     yield Text(" · ".join(visible(one) for one in place if one is not None), style="dim")
@@ -138,7 +158,14 @@ def _parts(row: Plain, word: str | None) -> Iterator[Text]:
     if word:
         text.highlight_words([word], style="reverse", case_sensitive=False)
     yield text
+    if "output" in row:
+        yield Text(f"→ {_answer(row['output'])}", style="bold")
     yield Text()
+
+
+def _answer(output: str | None) -> str:
+    """A label or a written answer; of several references the first."""
+    return visible((output or "").partition("\x1f")[0][:SHOWN])
 
 
 def _excerpt(text: str, word: str | None) -> str:

@@ -116,16 +116,19 @@ def clean(
     )
 
 
-def settle(cleaned: Path, found: Path, least: float | None, folder: Path) -> None:
+def settle(
+    cleaned: Path, found: Path, rows: tuple[int, int], least: float | None, folder: Path
+) -> None:
     """kept-NNN.parquet and gone-NNN.parquet. `found` is the file of `duplicates.find` with the
-    column `split`, `least` the score below which documents go, if they have one."""
-    copies = pl.scan_parquet(found)
+    column `split`; `rows` says where those of this shard begin, and how many they are; `least` is
+    the score below which documents go, if they have one."""
+    copies = pl.scan_parquet(found).slice(*rows).collect()
     for number, frame in enumerate(frames(cleaned)):
         if least is not None:
             frame = score.mark(frame, least)
         measures = pl.read_parquet(cleaned / f"measures-{number:03d}.parquet", columns=HARDNESS)
         frame = frame.with_columns(measures.get_columns())
-        here = copies.join(frame.lazy().select("id"), on="id", how="semi").collect()
+        here = copies.join(frame.select("id"), on="id", how="semi")
         frame = duplicates.mark(frame, here)
         kept = frame.filter(pl.col("reason").is_null()).drop("reason", "value", "symbols")
         kept = kept.join(here.select("id", "cluster", "split"), on="id", how="left")
