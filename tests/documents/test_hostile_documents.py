@@ -1,8 +1,10 @@
 """Files that mean harm: each is told or read, within bounds of time and memory."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import subprocess
 import sys
 import tarfile
@@ -65,6 +67,28 @@ def test_a_packed_bomb(tmp_path: Path, apart: Apart) -> None:
     assert "bomb" in told(tmp_path, "a.txt.gz", BOMB, apart)[0]
     zeros = told(tmp_path, "a.tgz", packed(1 << 20, b"\0"), apart)
     assert zeros == ["an archive without files"]
+
+
+def test_bombs_of_other_packers(
+    tmp_path: Path, apart: Apart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "FREE_BYTES", 1 << 20)
+    for pack in (lzma.compress, bz2.compress):
+        assert "bomb" in told(tmp_path, "a.txt", pack(b"a " * (1 << 20)), apart)[0]
+    monkeypatch.setattr(unpack, "XZ_MEMORY", 1 << 20)  # less than this one asks for
+    assert "Memory usage limit" in told(tmp_path, "b.xz", lzma.compress(b"text"), apart)[0]
+
+
+def test_mails_in_mails_without_end(tmp_path: Path, apart: Apart) -> None:
+    mail = made.mail("0", "last\n")
+    for number in range(30):
+        outer = made.mail(str(number), "next\n")
+        outer.add_attachment(mail)
+        mail = outer
+    (tmp_path / "a.eml").write_bytes(mail.as_bytes())
+    documents, unread = made.both(tmp_path, "a.eml", apart)
+    assert len(documents) == 11 and len(unread) == 1
+    assert unread[0].reason == "more than 10 mails within one another"
 
 
 def test_bombs_in_archives_and_archives_of_bombs(tmp_path: Path, apart: Apart) -> None:

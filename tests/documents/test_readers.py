@@ -1,12 +1,15 @@
 """Each format, from files that the usual programs write."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import mailbox
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bantam.documents import unpack
 from bantam.documents.apart import Apart
 from bantam.documents.parts import Fault, Part, Wanted
 from bantam.documents.readers import mbox, message, office, records, tables
@@ -323,9 +327,8 @@ def test_a_mailbox_is_parted_as_the_standard_library_does(
     ]
 
 
-def test_a_mail_with_two_versions_and_something_attached(tmp_path: Path, apart: Apart) -> None:
+def test_a_mail_with_two_versions(tmp_path: Path, apart: Apart) -> None:
     mail = made.mail("Grüße aus Köln", "Plain text.\n", "<p>Rich text.</p>")
-    mail.add_attachment("secret,table\n", subtype="csv", filename="t.csv")
     assert texts(tmp_path, "a.eml", mail.as_bytes(), apart) == [
         (None, "Grüße aus Köln\n\nPlain text.")
     ]
@@ -335,6 +338,51 @@ def test_a_mail_with_two_versions_and_something_attached(tmp_path: Path, apart: 
         "<style>p {}</style><p>Rich <b>text</b>.</p>", subtype="html", charset="latin1"
     )
     assert texts(tmp_path, "b.eml", rich.as_bytes(), apart) == [(None, "Only rich\n\nRich text.")]
+
+
+def with_attachments() -> EmailMessage:
+    mail = made.mail("Papers", "See below.\n", "<p>See below.</p>")
+    mail.add_attachment("text,n\nfirst row,1\nsecond row,2\n", subtype="csv", filename="t.csv")
+    mail.add_attachment("<p>A <b>page</b>.</p>", subtype="html", filename="../Grüße.html")
+    for name, content in (
+        ("two pages.pdf", made.pdf_bytes([["Page one."], ["Page two."]])),
+        ("letter.docx", made.docx_bytes(["Dear all,"])),
+        ("broken.pdf", b"%PDF-1.4 no more"),
+        ("files.zip", made.zip_bytes({"a.txt": "a"})),
+        ("photo.png", b"\x89PNG\r\n\x1a\n"),
+    ):
+        kind = ("image", "png") if name == "photo.png" else ("application", "octet-stream")
+        mail.add_attachment(content, maintype=kind[0], subtype=kind[1], filename=name)
+    inner = made.mail("Earlier", "What was said.\n")
+    inner.add_attachment("a note", filename="note.txt")
+    mail.add_attachment(inner)
+    return mail
+
+
+def test_what_is_attached_to_a_mail(tmp_path: Path, apart: Apart) -> None:
+    (tmp_path / "a.eml").write_bytes(with_attachments().as_bytes())
+    documents, unread = made.both(tmp_path, "a.eml", apart)
+    assert [(one["part"], one["text"].strip()) for one in documents] == [
+        (None, "Papers\n\nSee below."),
+        ("attachment t.csv, row 1", "first row"),
+        ("attachment t.csv, row 2", "second row"),
+        ("attachment Grüße.html", "A page."),
+        ("attachment two pages.pdf, page 1", "Page one."),
+        ("attachment two pages.pdf, page 2", "Page two."),
+        ("attachment letter.docx", "Dear all,"),
+        ("attachment 7", "Earlier\n\nWhat was said."),
+        ("attachment 7, attachment note.txt", "a note"),
+    ]
+    assert [one.path for one in unread] == [
+        "a.eml, attachment broken.pdf",
+        "a.eml, attachment files.zip",
+    ]
+    assert "damaged" in unread[0].reason and "an archive in a mail" in unread[1].reason
+    box = made.mbox_bytes(tmp_path / "box", [made.mail("a", "1\n"), with_attachments()])
+    (tmp_path / "Inbox").write_bytes(box)
+    documents, unread = made.both(tmp_path, "Inbox", apart)
+    assert len(documents) == 10 and len(unread) == 2
+    assert documents[2]["part"] == "message 2, attachment t.csv, row 1"
 
 
 def test_mails_are_known_without_a_name(tmp_path: Path, apart: Apart) -> None:
@@ -358,6 +406,39 @@ def test_text_and_code_stay_as_they_are(tmp_path: Path, apart: Apart, name: str)
     ]
 
 
+@pytest.mark.parametrize(("suffix", "pack"), [("xz", lzma.compress), ("bz2", bz2.compress)])
+def test_xz_and_bzip2(
+    tmp_path: Path, apart: Apart, suffix: str, pack: Callable[[bytes], bytes]
+) -> None:
+    text = "Wörter. " * 300_000
+    assert texts(tmp_path, f"a.txt.{suffix}", pack(text.encode()), apart)[0][1] == text[: 1 << 20]
+    twice = pack(b"One. ") + pack(b"Two.")
+    assert texts(tmp_path, f"b.txt.{suffix}", twice, apart) == [(None, "One. Two.")]
+    files = {"LICENSE": b"The MIT License (MIT)\n", "a.html": b"<p>a</p>", "b.txt": b"b"}
+    tar = made.tar_bytes(files)
+    for name in (f"a.tar.{suffix}", "a.txz" if suffix == "xz" else "a.tbz2"):
+        found = texts(tmp_path, name, pack(tar), apart)
+        assert [text.strip() for _, text in found][1:] == ["a", "b"]
+    (tmp_path / "cut").write_bytes(pack(os.urandom(1000).hex().encode())[:-40])
+    documents, unread = made.both(tmp_path, "cut", apart)
+    assert documents == [] and len(unread) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.binary(max_size=3000), min_size=1, max_size=4), st.integers(1, 5000))
+def test_streams_of_xz_follow_one_another_with_zeros_between(parts: list[bytes], size: int) -> None:
+    packed = b"".join(lzma.compress(part) + bytes(4) for part in parts)
+    stream = unpack.Xz(io.BytesIO(packed))
+    for _ in range(2):
+        found = b""
+        while piece := stream.read(size):
+            assert len(piece) <= size
+            found += piece
+        assert found == b"".join(parts)
+        assert stream.tell() == len(found)
+        stream.seek(0)
+
+
 def test_what_holds_no_text_says_what_it_is(tmp_path: Path, apart: Apart) -> None:
     files = {
         "a.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
@@ -365,7 +446,8 @@ def test_what_holds_no_text_says_what_it_is(tmp_path: Path, apart: Apart) -> Non
         "a.xlsx": made.zip_bytes({"xl/workbook.xml": "<a/>"}),
         "a.txt": b"",
         "b.txt": b" \n\n",
-        "a.tar.xz": b"\xfd7zXZ\0" + bytes(100),
+        "a.7z": b"7z\xbc\xaf\x27\x1c" + bytes(100),
+        "a.rar": b"Rar!\x1a\x07" + bytes(100),
     }
     reasons = []
     for name, content in files.items():
@@ -373,5 +455,13 @@ def test_what_holds_no_text_says_what_it_is(tmp_path: Path, apart: Apart) -> Non
         documents, unread = made.both(tmp_path, name, apart)
         assert documents == []
         reasons += [one.reason for one in unread]
-    told = ["no text", "save it as .docx", "spreadsheet", "empty", "no text", "gzip or zstd"]
+    told = [
+        "no text",
+        "save it as .docx",
+        "spreadsheet",
+        "empty",
+        "no text",
+        "unpack it",
+        "unpack it",
+    ]
     assert all(part in reason for part, reason in zip(told, reasons, strict=True))

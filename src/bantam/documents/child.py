@@ -5,7 +5,6 @@ Answers: ["part", text, name, licence], ["fault", name, reason], at the end ["do
 ["unreadable", reason].
 """
 
-import importlib
 import io
 import json
 import os
@@ -14,35 +13,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-from bantam.documents.parts import Fault, Unreadable, Wanted, parted
-
-# Modules of readers, imported when the first such file comes.
-READERS = {
-    "arrow": "columns",
-    "docx": "office",
-    "epub": "epub",
-    "html": "html",
-    "message": "message",
-    "odt": "office",
-    "parquet": "columns",
-    "pdf": "pdf",
-    "pptx": "office",
-}
+from bantam.documents.parts import Fault, Wanted, parted, why
+from bantam.documents.readers import reader
 
 
 def answer(request: dict[str, Any], data: IO[bytes], replies: IO[bytes]) -> None:
     """Read one file and write what is in it."""
     end: list[str | None] = ["done"]
     try:
-        module = importlib.import_module(f"bantam.documents.readers.{READERS[request['form']]}")
-        for part in parted(module.read(data, request["form"], Wanted(*request["wanted"]))):
+        read = reader(request["form"])
+        for part in parted(read(data, request["form"], Wanted(*request["wanted"]))):
             _say(replies, ["fault" if isinstance(part, Fault) else "part", *part])
-    except Unreadable as error:
-        end = ["unreadable", str(error)]
-    except (MemoryError, RecursionError) as error:
-        end = ["unreadable", f"it is too large or too deep ({type(error).__name__})"]
     except Exception as error:  # parsers fail in many ways on bad files
-        end = ["unreadable", f"it is damaged ({type(error).__name__}: {error})"[:300]]
+        end = ["unreadable", why(error)]
     _say(replies, end)
 
 

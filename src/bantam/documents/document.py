@@ -7,6 +7,8 @@ from typing import NamedTuple, TypedDict
 
 import polars as pl
 
+from bantam.documents.parts import whole
+
 COLUMNS = ("id", "text", "source", "path", "part", "licence", "sha256")
 SCHEMA = pl.Schema(dict.fromkeys(COLUMNS, pl.String()))
 
@@ -68,12 +70,3 @@ def reject(frame: pl.DataFrame, where: pl.Expr, reason: pl.Expr, value: pl.Expr)
 def named(path: str) -> str:
     """A file's path as text: what is no UTF-8 in it becomes U+FFFD."""
     return whole(os.fsencode(path).decode("utf-8", "replace"))
-
-
-def whole(text: str) -> str:
-    """The text with halves of characters, which JSON may write, joined or replaced by U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text

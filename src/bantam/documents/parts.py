@@ -29,6 +29,16 @@ class Unreadable(Exception):
     """Why a file, or what is left of it, cannot be read; in words for the user."""
 
 
+def why(error: Exception) -> str:
+    """What a reader failed of, in words for the user."""
+    if isinstance(error, Unreadable):
+        return str(error)
+    kind = type(error).__name__
+    if isinstance(error, MemoryError | RecursionError):
+        return f"it is too large or too deep ({kind})"
+    return f"it is damaged ({kind}: {error})"[:300]
+
+
 class Wanted(NamedTuple):
     """Which columns of a table hold text and licence; None: what is found, and none."""
 
@@ -76,3 +86,12 @@ def _end(text: str, at: int) -> int:
         if (found := text.rfind(mark, at + LEAST, at + SIZE)) >= 0:
             return found + len(mark)
     return at + SIZE
+
+
+def whole(text: str) -> str:
+    """The text with halves of characters, which JSON may write, joined or replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

@@ -15,11 +15,11 @@ from typing import IO, NamedTuple
 
 import polars as pl
 
-from bantam.documents import child, unpack
+from bantam.documents import readers, unpack
 from bantam.documents.apart import Apart
-from bantam.documents.document import Document, Unread, document, frame, named, whole
-from bantam.documents.parts import Fault, Part, Unreadable, Wanted, parted
-from bantam.documents.readers import man, mbox, plain, records, tables
+from bantam.documents.document import Document, Unread, document, frame, named
+from bantam.documents.parts import Fault, Part, Unreadable, Wanted, parted, whole
+from bantam.documents.readers import mbox
 from bantam.documents.recognise import ARCHIVES, HEAD, PACKED, Unknown, recognise
 from bantam.documents.walk import Source, files
 from bantam.errors import JobFailed
@@ -32,16 +32,6 @@ NESTED = 10  # archives and packed files within one another; a tar.gz is two
 FAULTS = 100  # of one file that are listed one by one
 LICENCE = 200_000  # bytes that are read of a licence's text
 
-# Formats that are read as they go by, by code of our own and the standard library. The others are
-# read whole, by large parsers, in a process of their own (`child.READERS`).
-_STREAMED = {
-    "csv": tables.read,
-    "json": records.read,
-    "jsonl": records.read,
-    "man": man.read,
-    "text": plain.read,
-    "tsv": tables.read,
-}
 _SPDX = re.compile(rb"SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+() -]{2,200}[A-Za-z0-9.+)])")
 
 
@@ -166,7 +156,7 @@ class _Reading(NamedTuple):
             inner = file._replace(stream=stream, name=name, on_disk=None, again=False)
             yield from self._documents(inner, depth + 1)
             return
-        if form not in ("tar", "mbox", *_STREAMED) and not file.again:
+        if form not in ("tar", "mbox", *readers.STREAMED) and not file.again:
             with unpack.held(file.stream) as held:
                 inner = file._replace(stream=held.file, on_disk=held.path, again=True)
                 yield from self._documents(inner, depth)
@@ -233,9 +223,9 @@ class _Reading(NamedTuple):
         wanted = Wanted(self.source.text, self.source.licence_column)
         if form == "mbox":
             return self._messages(file, wanted)
-        if form in child.READERS:
+        if form in readers.WHOLE:
             return self.apart.parts(form, file.stream, file.on_disk, wanted)
-        return parted(_STREAMED[form](file.stream, form, wanted))
+        return parted(readers.reader(form)(file.stream, form, wanted))
 
     def _messages(self, file: _File, wanted: Wanted) -> Iterator[Part | Fault]:
         for number, message in enumerate(mbox.messages(file.stream), 1):
@@ -253,9 +243,9 @@ class _Reading(NamedTuple):
 def _unpacked(name: str) -> str:
     """The name of what is in a packed file."""
     stem, _, suffix = name.rpartition(".")
-    if suffix.lower() in ("tgz", "tzst"):
+    if suffix.lower() in ("tgz", "tzst", "txz", "tbz", "tbz2"):
         return f"{stem}.tar"
-    return stem if suffix.lower() in ("gz", "gzip", "zst", "zstd", "z") else name
+    return stem if suffix.lower() in ("gz", "gzip", "zst", "zstd", "z", "xz", "bz2") else name
 
 
 def _stated(head: bytes) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from bantam.documents.encoding import is_binary
 
 HEAD = 8192  # bytes that are looked at
-PACKED = ("gzip", "zstd")  # one file, made smaller
+PACKED = ("gzip", "zstd", "xz", "bzip2")  # one file, made smaller
 ARCHIVES = ("zip", "tar")  # many
 
 _MAGIC = (
@@ -15,6 +15,7 @@ _MAGIC = (
     (b"PK\x05\x06", "zip"),
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\0", "xz"),
     (b"PAR1", "parquet"),
     (b"ARROW1", "arrow"),
 )
@@ -39,12 +40,11 @@ _SUFFIXES = {
 _MENDS = (
     (b"\xd0\xcf\x11\xe0", "an Office file of before 2007: save it as .docx, .pptx or .csv"),
     (b"{\\rtf", "an RTF file: save it as .docx or .odt"),
-    (b"\xfd7zXZ", "packed with xz: unpack it, or pack it with gzip or zstd"),
-    (b"BZh", "packed with bzip2: unpack it, or pack it with gzip or zstd"),
     (b"7z\xbc\xaf", "a 7z archive: unpack it, or make a zip of it"),
     (b"Rar!", "a rar archive: unpack it, or make a zip of it"),
     (b"SQLite format 3", "a database: write its tables as .csv"),
 )
+_BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 _HTML = re.compile(
     rb"\s*(<\?xml[^>]*>\s*)?(<!--.{0,2000}?-->\s*)?<(!doctype\s+html|html)\b", re.I | re.S
 )
@@ -68,6 +68,8 @@ def recognise(name: str, head: bytes) -> str:
     for magic, form in _MAGIC:
         if head.startswith(magic):
             return form
+    if _BZIP2.match(head):
+        return "bzip2"
     if head[257:262] == b"ustar":
         return "tar"
     suffix = PurePosixPath(name).suffix.lower()

@@ -4,15 +4,17 @@ temporary files without the names that an archive gives.
 All that comes out of a file, however nested, is paid from one Budget: an archive bomb ends there.
 """
 
+import bz2
 import gzip
 import hashlib
 import io
+import lzma
 import stat
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from posixpath import normpath
@@ -25,6 +27,7 @@ from bantam.sources.door import MAX_BYTES
 MEMBERS = 1_000_000
 MEMBER = 512  # bytes that each member costs at least: millions of empty ones are a bomb too
 IN_MEMORY = 8 << 20
+XZ_MEMORY = 256 << 20  # `xz -9` asks for 65 MB to unpack
 
 
 class Budget:
@@ -70,9 +73,59 @@ class Paid(io.RawIOBase):
 
 
 def opened(file: IO[bytes], form: str, budget: Budget) -> IO[bytes]:
-    """What is in a gzip or zstd file: a stream that may begin again."""
-    stream = gzip.GzipFile(fileobj=file) if form == "gzip" else _zstd(file)
-    return io.BufferedReader(Paid(cast(IO[bytes], stream), budget))
+    """What is in a file of one of `recognise.PACKED`: a stream that may begin again."""
+    openers: dict[str, Callable[[IO[bytes]], Any]] = {
+        "gzip": lambda file: gzip.GzipFile(fileobj=file),
+        "zstd": _zstd,
+        "xz": Xz,
+        "bzip2": bz2.BZ2File,
+    }
+    return io.BufferedReader(Paid(cast(IO[bytes], openers[form](file)), budget))
+
+
+class Xz:
+    """What is in an xz file. Python's own lzma takes as much memory as the file asks for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._at, self._packed = 0, b""
+        self._begin()
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; none at the end."""
+        while True:
+            if self._inner.eof:  # another stream may follow, with zeros before it
+                self._packed = self._packed or self._inner.unused_data or self._file.read(CHUNK)
+                while self._packed and not self._packed.strip(b"\0"):
+                    self._packed = self._file.read(CHUNK)
+                if not self._packed:
+                    return b""
+                self._packed = self._packed.lstrip(b"\0")
+                self._begin()
+            if self._inner.needs_input and not self._packed:
+                self._packed = self._file.read(CHUNK)
+                if not self._packed:
+                    raise Unreadable("it ends too early")
+            found = self._inner.decompress(self._packed, size)
+            self._packed = b""
+            if found:
+                self._at += len(found)
+                return found
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Begin again: no other place can be had."""
+        if (offset, whence) != (0, 0):
+            raise io.UnsupportedOperation("seek")
+        self._file.seek(0)
+        self._at, self._packed = 0, b""
+        self._begin()
+        return 0
+
+    def _begin(self) -> None:
+        self._inner = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
 
 
 def _zstd(file: IO[bytes]) -> Any:
