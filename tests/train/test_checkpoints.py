@@ -124,7 +124,7 @@ def test_an_altered_checkpoint(tiny_model: Path, whole: Weights, tmp_path: Path,
 
     decoder = load.load(tiny_model)
     loop.prepare(decoder, PLAN)
-    place = state.restore(tmp_path, "key", decoder, loop.optimizer_of(decoder, PLAN))
+    place = state.restore(tmp_path, "key", decoder, [loop.optimizer_of(decoder, PLAN)])
     if name == "bad block":
         assert place is None
     else:

@@ -54,17 +54,17 @@ def tune(
     optimizer = optimizer_of(decoder, plan)
     take = step_of(decoder, plan, start, optimizer)
     metrics = folder / "metrics.jsonl"
-    place = state.restore(folder, key, decoder, optimizer) or state.Place(
+    place = state.restore(folder, key, decoder, [optimizer]) or state.Place(
         0, 0, 0.0, 0.0, 0.0, False
     )
-    _cut(metrics, place.step)
+    cut(metrics, place.step)
     began = time.monotonic() - place.spent_seconds
     lengths = [len(example.ids) for example in examples]
     order = islice(batches(lengths, plan.batch_size, plan.seed), place.step, plan.steps)
     step = place.step
     past = [i for b in islice(batches(lengths, plan.batch_size, plan.seed), step) for i in b]
     seen, tokens = len(past), sum(lengths[i] - len(start) for i in past)
-    save = _saving(folder, key, decoder, optimizer)
+    save = saving(folder, key, decoder, [optimizer])
     with metrics.open("a", encoding="utf-8") as log, asked_to_stop() as stop:
         for batch in order if not place.done else ():
             value = take([examples[i] for i in batch], plan.learning_rate_at(step))
@@ -99,8 +99,8 @@ def tune(
     return place
 
 
-def _saving(
-    folder: Path, key: str, decoder: Decoder, optimizer: torch.optim.Optimizer
+def saving(
+    folder: Path, key: str, decoder: Decoder, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Callable[[state.Place, bool], None]:
     """A function that saves a place if it must, or if the last time was long enough ago."""
     due = time.monotonic() + SAVED_EVERY
@@ -110,7 +110,7 @@ def _saving(
         if not must and time.monotonic() < due:
             return
         began = time.monotonic()
-        state.save(folder, key, decoder, optimizer, place)
+        state.save(folder, key, decoder, optimizers, place)
         took = time.monotonic() - began
         due = began + max(SAVED_EVERY, took / SAVING)
 
@@ -194,7 +194,7 @@ def _judged(place: state.Place, plan: Plan, line: dict[str, float]) -> state.Pla
     )
 
 
-def _cut(metrics: Path, step: int) -> None:
+def cut(metrics: Path, step: int) -> None:
     """Drop the lines that were logged after the checkpoint which the run goes on from."""
     if metrics.is_file():
         lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)

@@ -6,6 +6,7 @@ place in the run. Batches and learning rates are functions of the step, so there
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,7 +38,11 @@ def trained(decoder: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def save(
-    folder: Path, key: str, decoder: nn.Module, optimizer: torch.optim.Optimizer, place: Place
+    folder: Path,
+    key: str,
+    decoder: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    place: Place,
 ) -> None:
     """Write `folder/checkpoint-STEP` whole or not at all, and drop all but the newest few."""
     parameters = trained(decoder)
@@ -48,6 +53,8 @@ def save(
     moments = {
         f"{name}.{which}": value
         for name, p in parameters.items()
+        for optimizer in optimizers
+        if p in optimizer.state
         for which, value in optimizer.state[p].items()
     }
     write_tensors(moments, partial / "optimizer.st")
@@ -66,9 +73,9 @@ def save(
 
 
 def restore(
-    folder: Path, key: str, decoder: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, key: str, decoder: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Place | None:
-    """Put the newest sound checkpoint into the decoder and the optimizer; None if there is none.
+    """Put the newest sound checkpoint into the decoder and the optimizers; None if there is none.
 
     Newer ones that are not sound are removed: what follows must not build on them.
     """
@@ -79,11 +86,12 @@ def restore(
         parameters = trained(decoder)
         put(parameters, load_file(checkpoint / "weights.st"))
         moments = load_file(checkpoint / "optimizer.st")
-        for name, p in parameters.items():
-            optimizer.state[p] = {  # copies: what is read is mapped, and holds on to the file
-                which: moments[f"{name}.{which}"].to(p.device, copy=True)
-                for which in ("step", "exp_avg", "exp_avg_sq")
-            }
+        owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
+        for whole, value in moments.items():
+            name, _, which = whole.rpartition(".")
+            p = parameters[name]
+            # A copy: what is read is mapped, and holds on to the file.
+            owner[p].state[p][which] = value.to(p.device, copy=True)
         return Place(**json.loads((checkpoint / "place.json").read_text(encoding="utf-8")))
     return None
 

@@ -1,0 +1,1 @@
+"""Documents as tokens: a vocabulary learned from them, shards on the disk, the order of reading."""

@@ -1,0 +1,49 @@
+"""What moves the weights: Muon the matrices of the blocks, AdamW embeddings, head and norms.
+
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) is torch's own. AdamW alone
+(Loshchilov & Hutter 2019) is there to be measured against.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from bantam.nets.decoder import Decoder
+
+BETAS = (0.9, 0.95)
+
+
+def optimizers(
+    decoder: Decoder, name: str, rate: float, matrix_rate: float, decay: float
+) -> list[torch.optim.Optimizer]:
+    """One or two that share all weights between them; `name` is "muon" or "adamw".
+
+    Each group has its full rate as `full`; norms are not decayed.
+    """
+    blocks = [p for p in decoder.model.layers.parameters() if p.ndim == 2]
+    inside = set(blocks)
+    others = [p for p in decoder.parameters() if p not in inside and p.ndim == 2]
+    norms = [p for p in decoder.parameters() if p.ndim < 2]
+    if name == "muon":
+        made = [
+            torch.optim.Muon(blocks, lr=matrix_rate, momentum=0.95, weight_decay=decay),
+            _adamw([(others, decay), (norms, 0.0)], rate),
+        ]
+    else:
+        made = [_adamw([(blocks + others, decay), (norms, 0.0)], rate)]
+    for optimizer in made:
+        for group in optimizer.param_groups:
+            group["full"] = group["lr"]
+    return made
+
+
+def _adamw(
+    groups: Sequence[tuple[list[nn.Parameter], float]], rate: float
+) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        [{"params": some, "weight_decay": decay} for some, decay in groups if some],
+        lr=rate,
+        betas=BETAS,
+        fused=True,
+    )

@@ -1,0 +1,207 @@
+"""A budget becomes a shape and a plan, by the rules in `laws` and a short timing of real steps."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from bantam.engine import cores
+from bantam.errors import BadInput
+from bantam.nets import fresh
+from bantam.nets.decoder import Decoder, DecoderConfig
+from bantam.train import device, laws
+from bantam.train.budget import SAFETY
+from bantam.train.optimizers import optimizers
+from bantam.train.pretrain import AT_ONCE, Plan, step_of
+
+EVALUATIONS = 10  # in a run, which together take
+JUDGING = 0.04  # of the time
+FORWARD = 0.35  # of a training step's time: no backward pass
+FEWEST_STEPS = 20
+SMALLEST, LARGEST = 300_000, 3_000_000_000  # parameters that are considered unasked
+SIZES = 24  # of them
+TRIED = (128, 320)  # widths that are timed to tell how quick the others would be
+REPEATS = 2  # of a timed step, after one that is not counted
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the recipe asks for; None is decided here. One of seconds, tokens and steps is set."""
+
+    seconds: float | None = None
+    tokens: int | None = None
+    steps: int | None = None
+    parameters: int | None = None
+    depth: int | None = None
+    width: int | None = None
+    context: int | None = None
+    batch_tokens: int | None = None
+    learning_rate: float | None = None  # AdamW's; Muon's changes as it does
+    weight_decay: float | None = None
+    optimizer: str = "muon"
+    threads: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a step, by the parts of AT_ONCE tokens that it has."""
+
+    first: float  # with what the optimizers take
+    more: float  # each further part
+
+    def step(self, tokens: int) -> float:
+        return self.first + self.more * (tokens / AT_ONCE - 1)
+
+
+def plan(
+    wish: Wish, vocab_size: int, unique: int, spent: float = 0.0
+) -> tuple[DecoderConfig, Plan]:
+    """The shape and the plan for `unique` training tokens; `spent` seconds are gone already.
+
+    A budget pays for the timing, the steps and the evaluations, with a reserve. Raises BadInput
+    when it is too small, or when nothing has the wished shape.
+    """
+    began = time.perf_counter()
+    shape = _shape(wish, vocab_size, unique, spent)
+    where = device.pick()
+    precision = device.pick_precision(where)
+    counts = [wish.threads] if wish.threads else sorted({1, cores()})
+    timed = {threads: Pace(0.0, 0.0) for threads in counts[-1:]}
+    if wish.seconds is not None:
+        timed = {count: pace(lambda: fresh.fresh(shape), precision, count) for count in counts}
+    return shape, scheduled(
+        wish, timed, precision, shape.context, unique, spent + time.perf_counter() - began
+    )
+
+
+def scheduled(
+    wish: Wish,
+    timed: dict[int, Pace],
+    precision: str,
+    context: int,
+    unique: int,
+    spent: float,
+) -> Plan:
+    """The plan for a decoder that was timed with some counts of threads."""
+    threads = min(timed, key=lambda count: timed[count].more)
+    found = timed[threads]
+    left = 0.0 if wish.seconds is None else wish.seconds * SAFETY - spent
+    # How many tokens a step has depends on how many there are in all, which depends on it a little.
+    tokens = float(wish.tokens or 0)
+    at_once = wish.batch_tokens or AT_ONCE
+    for _ in range(3):
+        if wish.seconds is not None:
+            steps = int(left * (1 - JUDGING) / found.step(at_once))
+        else:
+            steps = wish.steps or math.ceil(tokens / at_once)
+        if wish.seconds is not None and left <= 0:
+            steps = 0
+        tokens = float(steps * at_once)
+        at_once = wish.batch_tokens or laws.batch_tokens(tokens)
+    rows = max(1, at_once // context)
+    if wish.seconds is not None:
+        steps = min(
+            int(left * (1 - JUDGING) / found.step(rows * context)) if left > 0 else 0,
+            math.ceil(laws.MOST_PASSES * unique / (rows * context)),
+        )
+    if wish.seconds is not None and steps < FEWEST_STEPS:
+        raise BadInput(
+            f"the budget is too small: {max(0.0, left):.0f} s are left for training, in which "
+            f"{steps} steps of {rows * context:,} tokens are done",
+            "give train.budget more time, or train.parameters fewer parameters",
+        )
+    passes = steps * rows * context / unique
+    rate = wish.learning_rate or laws.RATE
+    decay = laws.weight_decay(passes) if wish.weight_decay is None else wish.weight_decay
+    every = max(1, math.ceil(steps / EVALUATIONS))
+    a_token = found.more / AT_ONCE
+    shown = JUDGING * left / EVALUATIONS / (FORWARD * a_token) if a_token else 1 << 16
+    return Plan(
+        precision=precision,
+        threads=threads,
+        steps=steps,
+        rows=rows,
+        context=context,
+        seed=wish.seed,
+        evaluate_every=every,
+        evaluate_tokens=min(1 << 20, max(1 << 13, int(shown))),
+        optimizer=wish.optimizer,
+        learning_rate=rate,
+        matrix_rate=laws.MATRIX_RATE * rate / laws.RATE,
+        weight_decay=decay,
+        warmup_steps=max(1, round(laws.WARMUP * steps)),
+        cooldown_steps=round(laws.COOLDOWN * steps),
+    )
+
+
+def _shape(wish: Wish, vocab_size: int, unique: int, spent: float) -> DecoderConfig:
+    """The shape that is asked for, or the one that would learn most within the budget."""
+    if wish.width:
+        made = fresh.config(vocab_size, wish.context or 256, wish.width, wish.depth)
+        return replace(made, context=wish.context or laws.context(fresh.count(made)))
+    if wish.parameters:
+        context = wish.context or laws.context(wish.parameters)
+        return fresh.shape(wish.parameters, vocab_size, context, wish.depth)
+    considered = {}
+    for number in range(SIZES):
+        parameters = int(SMALLEST * (LARGEST / SMALLEST) ** (number / (SIZES - 1)))
+        try:
+            shape = fresh.shape(
+                parameters, vocab_size, wish.context or laws.context(parameters), wish.depth
+            )
+        except BadInput:
+            continue
+        considered[shape] = parameters
+    if wish.seconds is None:
+        tokens = wish.tokens or (wish.steps or 0) * (wish.batch_tokens or AT_ONCE)
+        return min(considered, key=lambda s: abs(math.log(fresh.count(s) / (tokens / 20 + 1))))
+    began = time.perf_counter()
+    quick = _quickness(vocab_size, wish.threads or cores())
+    left = wish.seconds * SAFETY - spent - (time.perf_counter() - began)
+
+    def loss(shape: DecoderConfig) -> float:
+        each = fresh.operations(shape)
+        tokens = max(1.0, left * quick(each) / each)
+        return laws.loss(fresh.count(shape), tokens, unique)
+
+    return min(considered, key=loss)
+
+
+def _quickness(vocab_size: int, threads: int) -> Callable[[float], float]:
+    """Operations a second by the operations that a token takes: larger products are quicker."""
+    precision, found = device.pick_precision(device.pick()), []
+    for width in TRIED:
+        shape = fresh.config(vocab_size, 256, width)
+        each = fresh.operations(shape)
+        taken = pace(lambda shape=shape: fresh.fresh(shape), precision, threads)  # type: ignore[misc]
+        found.append((math.log(each), math.log(each * AT_ONCE / taken.first)))
+    (x0, y0), (x1, y1) = found
+    slope = min(0.5, max(0.0, (y1 - y0) / (x1 - x0)))
+    top = y1 + slope * math.log(4)  # further up it is not known
+    return lambda each: math.exp(min(top, y0 + slope * (math.log(each) - x0)))
+
+
+def pace(made: Callable[[], Decoder], precision: str, threads: int) -> Pace:
+    """The quickest of a few real steps of one and of two parts of AT_ONCE tokens, on drawn ids."""
+    torch.set_num_threads(threads)
+    decoder = made().to(device.pick())
+    context = decoder.config.context
+    trial = Plan(precision, threads, 1, 1, context, 0, 1, 1)
+    movers = optimizers(decoder, "muon", 1e-9, 1e-9, 0.0)
+    chance, seconds = np.random.default_rng(0), []
+    for parts in (1, 2):
+        rows = max(1, AT_ONCE // context) * parts
+        take = step_of(decoder, replace(trial, rows=rows), movers, edge=0)
+        spent = []
+        for _ in range(REPEATS + (parts == 1)):
+            ids = chance.integers(1, decoder.config.vocab_size, (rows, context + 1))
+            began = time.perf_counter()
+            take(ids, 1.0)
+            spent.append(time.perf_counter() - began)
+        seconds.append(min(spent[parts == 1 :]))
+    one, two = seconds
+    return Pace(one, max(two - one, one / 2))
