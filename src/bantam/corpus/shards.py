@@ -54,7 +54,8 @@ class Corpus:
     def document(self, number: int) -> NDArray[Any]:
         """Its ids, [lengths[number]]; nothing is copied."""
         begin = self.begins[number]
-        return self.shards[self.shard[number]][begin : begin + self.lengths[number]]
+        ids: NDArray[Any] = self.shards[self.shard[number]][begin : begin + self.lengths[number]]
+        return ids
 
 
 def write(

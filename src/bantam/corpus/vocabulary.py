@@ -58,10 +58,11 @@ def learn(texts: Iterable[str], size: int) -> Tokenizer:
     read = _Counted(texts)
     bpe.train_from_iterator(read, trainer)
     ids = bpe.get_vocab()
-    if len(ids) < size - 1 or read.bytes < BYTES_A_TOKEN * (size - 257):
+    most = min(len(ids) + 1, 257 + read.bytes // BYTES_A_TOKEN)
+    if size > most:
         raise BadInput(
             f"{read.bytes:,} bytes of text are too few to learn a vocabulary of {size} tokens from",
-            f"give more text, or train.vocabulary = {max(257, size_for(read.bytes) // 2)}",
+            f"give more text, or train.vocabulary = {most} at most",
         )
     # The merges of a trained model are only to be had from its JSON.
     merges = json.loads(bpe.to_str())["model"]["merges"]

@@ -100,7 +100,7 @@ def fresh(c: DecoderConfig, seed: int = 0) -> Decoder:
             if isinstance(part, nn.Embedding):
                 part.weight.normal_(0, 0.02, generator=chance)
             elif name.endswith(("o_proj", "down_proj")):
-                part.weight.zero_()  # type: ignore[union-attr, operator]
+                part.weight.zero_()
             elif isinstance(part, nn.Linear) and name != "lm_head":
                 part.weight.normal_(0, part.in_features**-0.5, generator=chance)
         if not c.tied:

@@ -1,4 +1,4 @@
-"""Cross-entropy over the whole vocabulary, below a head that does not learn and below one that does.
+"""Cross-entropy over the whole vocabulary, below a head that stays as it is, or that learns.
 
 The logits of a few hundred positions at a time are made, their gradient on the states is taken at
 once, and both are let go: the memory is that of one piece, and nothing is computed backwards again.

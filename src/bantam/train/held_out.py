@@ -66,15 +66,12 @@ def bits_of(
         states = decoder.states(pad([ids[:-1] for ids in batch], where))
         targets = torch.tensor([id for ids in batch for id in ids[1:]], device=where)
         real = torch.cat([states[row, : len(ids) - 1] for row, ids in enumerate(batch)])
-        losses = torch.cat(
-            [
-                F.cross_entropy(decoder.logits(some), wanted, reduction="none")
-                for some, wanted in zip(real.split(rows), targets.split(rows), strict=True)
-            ]
-        )
-        for (number, _), part in zip(
-            windows[begin:end], losses.split([len(ids) - 1 for ids in batch]), strict=True
-        ):
-            bits[number] += float(part.double().sum()) / math.log(2)
+        pieces = [slice(at, at + rows) for at in range(0, len(real), rows)]
+        losses = [
+            F.cross_entropy(decoder.logits(real[piece]), targets[piece], reduction="none")
+            for piece in pieces
+        ]
+        of = [number for number, ids in windows[begin:end] for _ in ids[1:]]
+        np.add.at(bits, of, torch.cat(losses).double().cpu().numpy() / math.log(2))
         begin = end
     return bits

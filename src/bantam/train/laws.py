@@ -1,7 +1,7 @@
 """The rules by which a model from scratch gets its shape and its settings, with their sources.
 
-Every rule is of plain numbers. `loss` is what a shape is chosen by; its constants were fitted on
-models of 7M parameters and more, so below that it tells which of two shapes is better, not how good.
+Every rule is of plain numbers. `loss` is what a shape is chosen by. Its constants were fitted on
+models of 7M parameters and more: below that it tells which of two is better, not how good.
 """
 
 import math
@@ -31,8 +31,8 @@ def worth(tokens: float, unique: float) -> float:
 
 
 def loss(parameters: float, tokens: float, unique: float) -> float:
-    """What a model of `parameters` would reach on `tokens` read from `unique` ones, nats a token."""
-    return E + A / parameters**a + B / worth(tokens, unique) ** b
+    """What `parameters` would reach on `tokens` read from `unique` ones, in nats a token."""
+    return float(E + A / parameters**a + B / worth(tokens, unique) ** b)
 
 
 def batch_tokens(tokens: float) -> int:

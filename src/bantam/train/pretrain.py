@@ -1,4 +1,4 @@
-"""Training from scratch, or on with a base: documents in, the weights that predict held-out ones best.
+"""Training from scratch, or on with a base: documents in, the weights that predict others best.
 
 Every step is a function of the plan and the step's number, so that a run which was killed goes on
 from its last checkpoint and ends in the same weights, bit for bit (same machine, same threads).
@@ -202,7 +202,7 @@ def _seconds_of_judging(metrics: Path) -> float:
     if not metrics.is_file():
         return 0.0
     lines = metrics.read_text(encoding="utf-8").splitlines()
-    return sum(json.loads(line).get("judging", 0.0) for line in lines)
+    return float(sum(json.loads(line).get("judging", 0.0) for line in lines))
 
 
 def _check_finite(loss: float, plan: Plan) -> None:

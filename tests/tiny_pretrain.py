@@ -1,0 +1,39 @@
+"""A tiny training from scratch, also for processes of its own: they import nothing slow."""
+
+import os
+from pathlib import Path
+
+import torch
+
+import tiny_corpus
+from bantam.corpus import shards
+from bantam.nets import fresh
+from bantam.train import pretrain
+
+SHAPE = fresh.config(tiny_corpus.SIZE, 32, 32)
+PLAN = pretrain.Plan(
+    precision="float32",
+    threads=1,
+    steps=24,
+    rows=4,
+    context=32,
+    seed=0,
+    evaluate_every=4,
+    evaluate_tokens=1000,
+    warmup_steps=2,
+    cooldown_steps=8,
+)
+
+
+def run(corpus: Path, place: Path, plan: pretrain.Plan = PLAN) -> None:
+    """Train in `place`, and leave the weights there."""
+    torch.set_num_threads(1)
+    decoder = fresh.fresh(SHAPE)
+    train, val = shards.read(corpus / "train"), shards.read(corpus / "val")
+    pretrain.train(decoder, train, val, plan, place, "key")
+    torch.save(decoder.state_dict(), place / "weights.pt")
+
+
+def quietly(corpus: Path, place: Path, plan: pretrain.Plan) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the traceback of a Ctrl-C
+    run(corpus, place, plan)
