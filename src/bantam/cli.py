@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bantam import __version__
 from bantam.errors import BadInput, BantamError
+
+if TYPE_CHECKING:
+    from bantam.model import Model
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object and no more.")
 PATH = click.Path(path_type=Path)
@@ -137,11 +140,10 @@ def check(recipe: Path, run: Path, json_: bool) -> None:
 @as_json
 def make(recipe: Path, run: Path | None, require: bool, json_: bool) -> None:
     """Make the model of RECIPE: tune, pack, judge, report. Goes on where it was stopped."""
-    from bantam import recipe as recipes
     from bantam.judge.verdict import positive
     from bantam.pipeline import make, run_folder
 
-    folder = run or run_folder(recipes.load(recipe))
+    folder = run or run_folder(recipe)
     with _kept():
         verdict = make(recipe, folder)
     if json_:
@@ -279,7 +281,9 @@ def run(
         _writable(output)
     declared = use.declarations(tools) if tools else None
     with load(model, threads=threads) as loaded:
-        if text is not None:
+        if loaded.completes:
+            _complete(loaded, text, file, json_)
+        elif text is not None:
             answer = loaded(text, declared)
             _print_json(use.plain(answer)) if json_ else click.echo(use.line(answer))
         else:
@@ -288,6 +292,21 @@ def run(
                 _print_json({"answers": count, "output": str(output)})
             elif output:
                 click.echo(f"{count} answers in {output}", err=True)
+
+
+def _complete(loaded: Model, text: str | None, file: Path | None, json_: bool) -> None:
+    """Write a text and what may follow it."""
+    if file is not None:
+        raise BadInput("this model goes on with a text, and a file was given", "give a text")
+    text = "" if text is None else text
+    pieces = loaded.complete(text)
+    if json_:
+        _print_json({"text": text, "continuation": "".join(pieces)})
+        return
+    click.echo(text, nl=False)
+    for piece in pieces:
+        click.echo(piece, nl=False)
+    click.echo()
 
 
 @bantam.command()

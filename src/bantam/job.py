@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bantam import kinds, ledger, recipe, runs, sources
 from bantam.errors import BadInput
@@ -200,8 +200,15 @@ def told_of(found: Mapping[str, sources.Source]) -> dict[str, dict[str, Any]]:
     }
 
 
+class Placed(Protocol):
+    """What is made in a run folder."""
+
+    @property
+    def folder(self) -> Path: ...
+
+
 def run_stage(
-    job: Job,
+    job: Placed,
     name: str,
     key: str,
     build: Callable[[Path], int | None],

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bantam.kinds.grammar import Grammar
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
+COMPLETE = "bantam.completes"  # the key of files whose models go on with a text
 TASK_CONTEXT, WRITING_CONTEXT, CHAT_CONTEXT = 1024, 2048, 4096  # tokens
 KEPT = 20_000  # characters of declarations that are remembered as sound
 TEMPERATURE = 0.7  # of a conversation: at 0 small models go round in circles
@@ -335,6 +336,21 @@ class Model:
                 f"talk to it with `bantam chat {self.path}`",
             )
         return self.task
+
+    @property
+    def completes(self) -> bool:
+        """Whether it was made to go on with texts, and for nothing else."""
+        return COMPLETE in self.file.metadata
+
+    def complete(
+        self, text: str, *, max_tokens: int = 256, temperature: float = 0.8, seed: int | None = None
+    ) -> Iterator[str]:
+        """What may follow a text, piece by piece, up to the model's end. The same `seed` gives the
+        same text again. Of a text that is longer than the context the end is read."""
+        ids = self.encode([(text, False)])[-(self.context - 2) :]
+        return self.runtime.generate(
+            self.start + ids, max_tokens=max_tokens, temperature=temperature, seed=seed
+        )
 
     def stream(
         self,

@@ -15,7 +15,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bantam import __version__, labelled, packing, recipe, runs, sources
+from bantam import (
+    __version__,
+    labelled,
+    packing,
+    recipe,
+    recipe_documents,
+    recipe_file,
+    runs,
+    sources,
+)
 from bantam.engine import cores
 from bantam.errors import BadInput
 from bantam.job import Job, read_lock, resolved, run_stage, told_of, write_lock
@@ -35,10 +44,14 @@ def make(
     `folder`, or runs/NAME below the current one. BadInput before anything is spent, JobFailed when
     a stage fails; what was finished is kept and taken up by the next call.
     """
+    if recipe_file.has_documents(path):
+        from bantam import completing
+
+        return completing.make(path, folder or run_folder(path))
     made = recipe.load(path)
     if schema is not None and (made.task.kind != "extract" or made.data.tools):
         raise BadInput("a schema was given, but these answers follow none", "leave it out")
-    folder = folder or run_folder(made)
+    folder = folder or Path("runs") / made.task.name
     if in_the_way := [place for place in (folder, *folder.parents) if place.is_file()]:
         raise BadInput(f"{in_the_way[0]} is a file, no place for a run", "name a folder with --run")
     with runs.alone(folder):
@@ -57,9 +70,11 @@ def make(
     return verdict
 
 
-def run_folder(made: recipe.Recipe) -> Path:
-    """Where a recipe is made when nothing else is said."""
-    return Path("runs") / made.task.name
+def run_folder(path: Path) -> Path:
+    """Where the recipe at `path` is made when nothing else is said."""
+    documents = recipe_file.has_documents(path)
+    task = recipe_documents.load(path).task if documents else recipe.load(path).task
+    return Path("runs") / task.name
 
 
 def _check_rivals(job: Job) -> None:

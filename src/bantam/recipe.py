@@ -34,7 +34,7 @@ KIND_RIVALS: dict[str, tuple[str, ...]] = {  # the simple ones of each kind
 CALL_RIVALS = ("nearest", "base", "base-few-shot")  # of kind "extract" with data.tools
 ON_DEMAND = ("tagger",)  # rivals that are there only if named: it is for answers quoted from texts
 SIMPLE_RIVALS = tuple(dict.fromkeys(name for names in KIND_RIVALS.values() for name in names))
-LATER_KINDS = ("chat", "complete")
+LATER_KINDS = ("chat",)
 # Keys that only some kinds know.
 KEY_KINDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("task", "multi"): ("classify",),
@@ -73,6 +73,8 @@ def _prompt(text: str) -> str:
 
 
 def _kind(value: object) -> object:
+    if value == "complete":
+        raise ValueError("a model that completes text learns from documents: add [documents]")
     if value in LATER_KINDS:
         raise ValueError(
             f'"{value}" is not there yet; this version makes "classify", "extract" and '
@@ -272,8 +274,8 @@ def load(path: Path) -> Recipe:
     text, raw = table_of(path)
     if "documents" in raw and "data" not in raw:
         raise BadInput(
-            f"{path} is a recipe of documents, of which no model is made yet",
-            f"clean them with `bantam text {path}`",
+            f"{path} is a recipe of documents, which `bantam make` and `bantam text` know",
+            f"`bantam make {path}` makes its model, `bantam text` cleans its documents",
         )
     if isinstance(raw.get("task"), dict):
         raw["task"].setdefault("name", default_name(path))

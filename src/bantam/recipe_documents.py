@@ -1,20 +1,32 @@
-"""The part of a recipe that says which documents there are, and what of them is kept.
+"""A recipe of documents: which there are, what of them is kept, and the model that learns them.
 
 A rule is switched off with `false`: TOML knows no null.
 """
 
+import re
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from bantam.errors import BadInput
 from bantam.recipe_file import NAME, default_name, held, table_of
-from bantam.recipe_types import Column, Files, Section, Seed, Share, Source
+from bantam.recipe_types import (
+    Column,
+    Files,
+    Seconds,
+    Section,
+    Seed,
+    Share,
+    Source,
+    nearest,
+    source,
+)
 
 UNNAMED = "documents"  # the source of files that have no name
+RIVALS = ("zstd", "ngram")  # ways to predict text without a language model
 ENGLISH = ["the", "be", "to", "of", "and", "that", "have", "with"]  # Gopher's stop words
 
 
@@ -196,11 +208,75 @@ class Purpose(Section):
     kind: Literal["complete"] = "complete"
 
 
+def _rival(text: str) -> str:
+    if text in RIVALS:
+        return text
+    if text.endswith(".gguf") or re.search(r"[:/\\]", text):
+        return source(text)
+    raise ValueError(
+        f"must be one of {', '.join(RIVALS)}, or a model: a .gguf, pypi:..., hf:..., https:... or "
+        f"a path with a slash{nearest(text, RIVALS)}"
+    )
+
+
+class Base(Section):
+    """What the model starts from: "scratch" is nothing."""
+
+    model: Literal["scratch"] = "scratch"
+
+
+class Train(Section):
+    """How long to train, `budget` or `tokens`, and what shall not be decided by the rules.
+
+    `parameters` is the size of the model; its shape can also be given as `depth` and `width`.
+    `context` is how many tokens it sees at once, `batch` how many a step takes, `learning_rate`
+    that of embeddings and norms: the matrices' changes with it.
+    """
+
+    budget: Seconds | None = None
+    tokens: Annotated[int, Field(ge=1)] | None = Field(default=None, validate_default=True)
+    parameters: Annotated[int, Field(ge=10_000, le=10**11)] | None = None
+    vocabulary: Annotated[int, Field(ge=257, le=1 << 20)] | None = None
+    context: Annotated[int, Field(ge=16, le=1 << 17)] | None = None
+    depth: Annotated[int, Field(ge=1, le=256)] | None = None
+    width: Annotated[int, Field(ge=32, le=1 << 14)] | None = None
+    batch: Annotated[int, Field(ge=16, le=1 << 24)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=10)] | None = None
+    seed: Seed = 0
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+    @field_validator("tokens")
+    @classmethod
+    def _one_length(cls, tokens: int | None, info: ValidationInfo) -> int | None:
+        if tokens is not None and info.data.get("budget") is not None:
+            raise ValueError("and train.budget exclude each other; keep one")
+        return tokens
+
+    @field_validator("width")
+    @classmethod
+    def _one_size(cls, width: int | None, info: ValidationInfo) -> int | None:
+        if width is not None and info.data.get("parameters") is not None:
+            raise ValueError("and train.parameters exclude each other; keep one")
+        if width is not None and width % 32:
+            raise ValueError("must be a multiple of 32")
+        return width
+
+
+class Judge(Section):
+    """What the model must beat: ways to predict text without one, and other models."""
+
+    rivals: list[Annotated[str, AfterValidator(_rival)]] = Field(default=list(RIVALS))
+
+
 class Written(Section):
     """The file as its author writes it."""
 
     task: Purpose = Purpose()
     documents: Documents
+    base: Base = Base()
+    train: Train = Train()
+    judge: Judge = Judge()
 
 
 class Recipe(Written):

@@ -53,6 +53,14 @@ EXAMPLES = {
     "good": '["good/"]',
     "ratings": '"ratings.jsonl"',
     "against": '["test.csv"]',
+    "tokens": "10_000_000",
+    "parameters": "7_000_000",
+    "vocabulary": "8192",
+    "context": "512",
+    "depth": "6",
+    "width": "256",
+    "batch": "4096",
+    "weight_decay": "0.1",
 }
 ANY = "NAME"  # of a table that the user names
 
@@ -73,6 +81,12 @@ def table_of(path: Path) -> tuple[str, dict[str, Any]]:
         raise BadInput(f"{path} is not valid TOML: {error}", _syntax_mend(text, error)) from None
     except RecursionError:
         raise BadInput(f"{path} is nested too deeply to be a recipe", "flatten it") from None
+
+
+def has_documents(path: Path) -> bool:
+    """Whether the recipe is one of documents. Raises BadInput for what is no TOML."""
+    _, raw = table_of(path)
+    return "documents" in raw and "data" not in raw
 
 
 def held(

@@ -80,13 +80,16 @@ def report(run: Json) -> str:
     )
 
 
-def read_run(folder: Path) -> Json:
-    """What `report` shows of a run folder, as plain data.
+Parts = tuple[tuple[str, str, Callable[[Path], Any]], ...]  # key, file, how it is read
+
+
+def read_run(folder: Path, parts: Parts | None = None) -> Json:
+    """What `report` shows of a run folder, or these parts of it, as plain data.
 
     A missing file leaves its key out; a damaged one does too and is named under "unreadable".
     """
     run: Json = {"name": folder.resolve().name, "unreadable": []}
-    for key, file, read in _PARTS:
+    for key, file, read in _PARTS if parts is None else parts:
         try:
             run[key] = read(folder / file)
         except FileNotFoundError:
@@ -97,11 +100,11 @@ def read_run(folder: Path) -> Json:
     return run
 
 
-def _json(path: Path) -> Any:
+def object_of(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
-def _json_lines(path: Path) -> list[Any]:
+def lines_of(path: Path) -> list[Any]:
     """The objects of a log; a last line that was cut off by a crash is left out."""
     lines = path.read_text("utf-8").splitlines()
     found = [json.loads(line) for line in lines[:-1] if line.strip()]
@@ -154,17 +157,17 @@ def _coverage(predictions: Path) -> list[Json]:
     ]
 
 
-_PARTS: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
-    ("verdict", "judge/verdict.json", _json),
-    ("handover", "handover/handover.json", _json),
+_PARTS: Parts = (
+    ("verdict", "judge/verdict.json", object_of),
+    ("handover", "handover/handover.json", object_of),
     ("mistakes", "judge/predictions.parquet", _mistakes),
     ("coverage", "judge/predictions.parquet", _coverage),
-    ("metrics", "train/metrics.jsonl", _json_lines),
-    ("plan", "train/plan.json", _json),
-    ("text", "text/report.json", _json),
+    ("metrics", "train/metrics.jsonl", lines_of),
+    ("plan", "train/plan.json", object_of),
+    ("text", "text/report.json", object_of),
     ("ledger", "ledger.jsonl", ledger.read),
-    ("lock", "recipe.lock.json", _json),
-    ("proof", "pack/proof.json", _json),
+    ("lock", "recipe.lock.json", object_of),
+    ("proof", "pack/proof.json", object_of),
 )
 
 

@@ -19,7 +19,10 @@ from bantam.judge import statistics
 from bantam.judge.metrics import classification, label_sets
 
 OURS = "ours"
-NO_LANGUAGE_MODEL = ("majority", "tfidf", "patterns", "nearest", "tagger", "lead")
+NO_LANGUAGE_MODEL = (
+    *("majority", "tfidf", "patterns", "nearest", "tagger", "lead"),
+    *("zstd", "ngram"),
+)
 SIGNIFICANT = 0.05
 COARSE = 0.05  # a test that misses differences of 5 points is called too small
 
@@ -133,6 +136,12 @@ class TextScores(WrittenScores):
     invented: Number = Field(description="share that stand in neither input nor reference")
 
 
+class CompletionScores(Part):
+    bits_per_byte: float = Field(description="over all bytes of the documents together")
+    documents: int
+    bytes: int
+
+
 class System(Part):
     name: str
     file: str | None
@@ -140,7 +149,7 @@ class System(Part):
     score: float
     score_low: float
     score_high: float
-    scores: Scores | RecordScores | CallScores | TextScores
+    scores: Scores | RecordScores | CallScores | TextScores | CompletionScores
     latency_p50_ms: Number
     latency_p95_ms: Number
     items_per_second: Number
@@ -175,8 +184,10 @@ class Verdict(Part):
     schema_: Literal[1] = Field(alias="schema")
     task: str
     kind: str
-    metric: Literal["accuracy", "exact_match", "call_match", "chrf"]
-    test_rows: int
+    metric: Literal["accuracy", "exact_match", "call_match", "chrf", "bits_per_byte"] = Field(
+        description="of bits_per_byte less is better: a win has a difference below zero"
+    )
+    test_rows: int = Field(description="or documents, of bits_per_byte")
     model: System
     rivals: list[Rival]
     smallest_detectable_difference: Number = Field(

@@ -60,6 +60,20 @@ def prove_written(decoder: Decoder, packed: Model, rows: Sequence[Row]) -> list[
     return _checks(packed, said, "token", trained, shipped, _near(trained, shipped))
 
 
+def prove_texts(decoder: Decoder, packed: Model, said: Sequence[str]) -> list[dict[str, Any]]:
+    """The checks for a model that completes text, as {check, measured, bound, passed}."""
+    chance = random.Random(0)  # noqa: S311
+    prompts = []
+    for text in said:
+        ids = packed.start + packed.encode([(text, False)])[: packed.context - 2]
+        ends = range(min(2, len(ids)), len(ids))
+        prompts += [ids[:end] for end in chance.sample(ends, min(PLACES, len(ends)))]
+    likely = [_likely(decoder, prompt) for prompt in prompts]
+    trained = np.array(choose(decoder, prompts, likely))
+    shipped = np.array(packed.runtime.choose(prompts, likely))
+    return _checks(packed, said, "token", trained, shipped, _near(trained, shipped))
+
+
 @torch.no_grad()
 def _likely(decoder: Decoder, prompt: list[int]) -> list[int]:
     """The likeliest next tokens."""

@@ -1,0 +1,394 @@
+"""The job of a model that completes text: documents to tokens, a model from scratch, the verdict.
+
+As in `pipeline`, a stage is keyed by what it is made from, and what was decided stands in
+recipe.lock.json before the first step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bantam import __version__, recipe_documents, runs, sources
+from bantam.errors import BadInput, JobFailed
+from bantam.job import read_lock, run_stage
+from bantam.model import gguf_in
+from bantam.progress import bar, say
+
+if TYPE_CHECKING:
+    from bantam.formats.tokenizer import Tokenizer
+
+BITS = "Q8_0"
+BUDGET = 600.0  # seconds, where the recipe says neither budget nor tokens
+LEAST = 100_000  # bytes of training text
+FEWEST = 4  # held-out documents: half to choose by, half to judge by
+PROVED = 40  # held-out documents that the packed file is proved on
+JUDGED = 4_000_000  # bytes of held-out documents that rivals are judged on
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe of documents on its way."""
+
+    made: recipe_documents.Recipe
+    folder: Path
+    rivals: dict[str, Path]  # models by their names in the recipe
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        from bantam.corpus import vocabulary
+
+        return vocabulary.load(self.folder / "tokens/tokenizer")
+
+
+def make(path: Path, folder: Path) -> dict[str, Any]:
+    """Run every stage of a recipe of documents and return the verdict.
+
+    BadInput before anything is spent, JobFailed when a stage fails; what was finished is kept and
+    taken up by the next call.
+    """
+    from bantam import curation
+
+    made = recipe_documents.load(path)
+    here = path.parent
+    named = [name for name in made.judge.rivals if name not in recipe_documents.RIVALS]
+    found = {name: sources.resolve(name, relative_to=here) for name in named}
+    rivals = {name: gguf_in(source) for name, source in found.items()}
+    curation.text(path, folder)
+    with runs.alone(folder):
+        job = Job(made, folder, rivals)
+        tokens_key = _tokens(job)
+        train_key = _train(job, tokens_key)
+        pack_key = _pack(job, _model(job, train_key))
+        verdict = _judge(job, pack_key)
+        _report(job)
+    return verdict
+
+
+def _documents(folder: Path) -> list[Path]:
+    return sorted((folder / "text").glob("documents-*.parquet"))
+
+
+def _texts(path: Path, split: str) -> Iterable[str]:
+    """The texts of a split in a file of documents."""
+    import polars as pl
+
+    frame = pl.read_parquet(path, columns=["text", "split"])
+    return list(frame.filter(pl.col("split") == split)["text"])
+
+
+def _judged(folder: Path) -> tuple[list[str], list[str]]:
+    """The held-out texts: those that choose among checkpoints, and those that judge."""
+    held = [text for path in _documents(folder) for text in _texts(path, "val") if text]
+    return held[::2], held[1::2]
+
+
+def _training(folder: Path) -> Iterator[str]:
+    for path in _documents(folder):
+        yield from _texts(path, "train")
+
+
+def _tokens(job: Job) -> str:
+    """A vocabulary, and the documents as tokens."""
+    text_key = runs.manifest(job.folder / "text")["key"]
+    size = job.made.train.vocabulary
+    key = runs.key_of("tokens", 1, text_key, size)
+
+    def build(folder: Path) -> int:
+        import numpy as np
+
+        from bantam.corpus import shards, vocabulary
+
+        choosing, judging = _judged(job.folder)
+        count = _bytes(job)
+        if count < LEAST:
+            raise BadInput(
+                f"{count:,} bytes of text are too few to learn a language from",
+                f"give {LEAST:,} at least: more files, or fewer rules ({job.folder / 'text'} tells "
+                "what they took)",
+            )
+        if len(choosing) + len(judging) < FEWEST:
+            raise BadInput(
+                f"{len(choosing) + len(judging)} documents are held out, {FEWEST} are needed",
+                "raise documents.val, or give more documents",
+            )
+        say("  learning a vocabulary")
+        made = vocabulary.learn(_training(job.folder), size or vocabulary.size_for(count))
+        made.save(folder / "tokenizer")
+        read = [partial(_texts, path, "train") for path in _documents(job.folder)]
+        with bar("tokens") as advance:
+            corpus = shards.write(
+                folder / "train", read, made, told=lambda done, whole: advance(done, whole, "")
+            )
+        for name, texts in (("choosing", choosing), ("judging", judging)):
+            shards.write(folder / name, [partial(list, texts)], made, workers=1)
+        np.save(folder / "order.npy", _order(job))
+        told = {
+            "vocabulary": made.vocab_size,
+            "documents": len(corpus),
+            "tokens": corpus.tokens,
+            "bytes": corpus.bytes,
+            "held_out_bytes_a_token": vocabulary.bytes_a_token(made, judging),
+        }
+        runs.write_json(folder / "tokens.json", told)
+        return corpus.tokens
+
+    run_stage(job, "tokens", key, build)
+    told = json.loads((job.folder / "tokens/tokens.json").read_text(encoding="utf-8"))
+    say(
+        f"  {told['documents']:,} documents, {told['tokens']:,} tokens of a vocabulary of "
+        f"{told['vocabulary']:,}, {told['held_out_bytes_a_token']:.2f} bytes a token"
+    )
+    return key
+
+
+def _bytes(job: Job) -> int:
+    """Of training text."""
+    return sum(len(text.encode()) for text in _training(job.folder))
+
+
+def _order(job: Job) -> Any:
+    """The documents' numbers in the order of a first reading, as `documents.mix` has it."""
+    import numpy as np
+    import polars as pl
+
+    ids = [
+        frame.filter((pl.col("split") == "train") & (pl.col("text") != ""))["id"]
+        for frame in (
+            pl.read_parquet(path, columns=["id", "text", "split"])
+            for path in _documents(job.folder)
+        )
+    ]
+    numbered = pl.DataFrame({"id": pl.concat(ids)}).with_row_index("number")
+    order = pl.read_parquet(job.folder / "text/order.parquet", columns=["id"])
+    numbers = order.join(numbered, on="id", how="inner", maintain_order="left")["number"]
+    return numbers.to_numpy().astype(np.int64)
+
+
+def _train(job: Job, tokens_key: str) -> str:
+    """A plan within the budget, and the training that follows it."""
+    wanted, kept = job.made.train, job.made.documents.order
+    key = runs.key_of("train", 1, tokens_key, wanted.model_dump(exclude={"vocabulary"}), kept)
+
+    def build(folder: Path) -> int:
+        import numpy as np
+
+        from bantam.corpus import shards
+        from bantam.corpus.reading import Reading
+        from bantam.train import fresh_stage
+
+        corpus = shards.read(job.folder / "tokens/train")
+        order = np.load(job.folder / "tokens/order.npy")
+        shape, plan = _planned(job, key, int(corpus.lengths[np.unique(order)].sum()))
+        reading = Reading(corpus, plan.context, plan.seed, order, kept=kept != "shuffled")
+        if reading.rows < 1:
+            raise BadInput(
+                f"the documents have {reading.tokens:,} tokens, fewer than a context of "
+                f"{plan.context:,}",
+                "give more text, or a smaller train.context",
+            )
+        runs.write_json(folder / "plan.json", asdict(plan))
+        with bar("train") as advance:
+            return fresh_stage.train(
+                shape,
+                plan,
+                reading,
+                shards.read(job.folder / "tokens/choosing"),
+                job.tokenizer,
+                folder,
+                key,
+                advance,
+            )
+
+    seconds = None if wanted.tokens else wanted.budget or BUDGET
+    run_stage(job, "train", key, build, resumes=True, predicted_seconds=seconds)
+    return key
+
+
+def _planned(job: Job, key: str, unique: int) -> Any:
+    """Shape and plan: those in the lock if they were made for this very run, else new ones."""
+    from bantam.nets import fresh
+    from bantam.nets.decoder import DecoderConfig
+    from bantam.nets.rope import Rope
+    from bantam.train import pretrain_plan
+    from bantam.train.pretrain import Plan
+
+    lock = read_lock(job.folder)
+    if lock.get("plan_key") == key:
+        held = lock["shape"]
+        shape = DecoderConfig(**held | {"rope": Rope(**held["rope"])})
+        return _untupled(shape), Plan(**lock["plan"])
+    wanted = job.made.train
+    seconds = None if wanted.tokens else wanted.budget or BUDGET
+    if seconds is not None:
+        say("  timing a few steps to plan the training")
+    wish = pretrain_plan.Wish(
+        seconds=seconds,
+        tokens=wanted.tokens,
+        parameters=wanted.parameters,
+        depth=wanted.depth,
+        width=wanted.width,
+        context=wanted.context,
+        batch_tokens=wanted.batch,
+        learning_rate=wanted.learning_rate,
+        weight_decay=wanted.weight_decay,
+        threads=wanted.threads,
+        seed=wanted.seed,
+    )
+    shape, plan = pretrain_plan.plan(wish, job.tokenizer.vocab_size, unique)
+    lock |= {"plan": asdict(plan), "shape": asdict(shape), "plan_key": key}
+    runs.write_json(job.folder / "recipe.lock.json", lock | {"version": __version__})
+    say(
+        f"  plan: {fresh.count(shape):,} parameters ({shape.n_layers} layers of "
+        f"{shape.width}), {plan.steps} steps of {plan.rows * plan.context:,} tokens "
+        f"({plan.tokens / unique:.1f} passes), {plan.threads} "
+        f"thread{'s' * (plan.threads > 1)}, {plan.precision}"
+    )
+    return shape, plan
+
+
+def _untupled(shape: Any) -> Any:
+    """JSON has lists where the shape has tuples."""
+    rope = replace(shape.rope, short=tuple(shape.rope.short), long=tuple(shape.rope.long))
+    layers = {name: tuple(getattr(shape, name)) for name in ("without_rope", "windowed")}
+    return replace(shape, rope=rope, **layers)
+
+
+def _model(job: Job, train_key: str) -> str:
+    """The weights as a Hugging Face folder."""
+    key = runs.key_of("model", 1, train_key)
+
+    def build(folder: Path) -> None:
+        from bantam.nets import load
+        from bantam.train import fresh_stage
+
+        shape, _ = _planned(job, train_key, 0)
+        decoder = fresh_stage.trained(shape, job.folder / "train")
+        load.save(decoder, folder, job.tokenizer.bos_id, job.tokenizer.eos_id)
+        job.tokenizer.save(folder)
+
+    run_stage(job, "model", key, build)
+    return key
+
+
+def _pack(job: Job, model_key: str) -> str:
+    """The model as one GGUF file, proved against the weights it was made from."""
+    key = runs.key_of("pack", 1, model_key, BITS)
+
+    def build(folder: Path) -> None:
+        from bantam.model import COMPLETE, Model
+        from bantam.nets import load
+        from bantam.pack import gguf_file, proof
+
+        decoder = load.load(job.folder / "model")
+        name = job.made.task.name
+        path = folder / f"{name}-{BITS}.gguf"
+        lineage = {"made_with": f"bantam-lm {__version__}", "tokens": model_key}
+        more = {
+            "general.name": name,
+            COMPLETE: "complete",
+            "bantam.lineage": json.dumps(lineage),
+        }
+        gguf_file.write(path, decoder, job.tokenizer, None, more, BITS)
+        said = _judged(job.folder)[0][:PROVED]
+        say(f"  proving the packed file on {len(said)} documents")
+        with Model(path) as packed:
+            checks = proof.prove_texts(decoder, packed, said)
+        runs.write_json(folder / "proof.json", checks)
+        failed = [check for check in checks if not check["passed"]]
+        if failed:
+            raise JobFailed(
+                f"the packed file does not behave like the trained weights: {failed[0]}",
+                "this is a bug in Bantam; please report it with this line",
+            )
+
+    run_stage(job, "pack", key, build)
+    return key
+
+
+def _judge(job: Job, pack_key: str) -> dict[str, Any]:
+    """Bits per byte of the packed weights and of the rivals on the documents held out to judge."""
+    digests = {name: runs.file_sha256(path) for name, path in job.rivals.items()}
+    key = runs.key_of("judge", 1, pack_key, job.made.judge.model_dump(), digests)
+
+    def build(folder: Path) -> None:
+        import numpy as np
+        import polars as pl
+
+        from bantam.judge import completion, ngram, squeezed
+        from bantam.train import fresh_stage
+
+        texts = _within(_judged(job.folder)[1], JUDGED)
+        packed = next((job.folder / "pack").glob("*.gguf"))
+        files = {"ours": packed, **job.rivals}
+        bits = {}
+        with bar("judge") as advance:
+            wanted = ["ours", *job.made.judge.rivals]
+            for done, name in enumerate(wanted):
+                advance(done, len(wanted), name)
+                if name == "zstd":
+                    bits[name] = squeezed.bits(_training(job.folder), texts)
+                elif name == "ngram":
+                    bits[name] = ngram.bits(ngram.learn(_training(job.folder)), texts)
+                else:
+                    bits[name] = fresh_stage.document_bits(files[name], _ids(files[name], texts))
+        sizes = np.array([len(text.encode()) for text in texts])
+        frame = {"bytes": sizes} | {f"bits {name}": found for name, found in bits.items()}
+        pl.DataFrame(frame).write_parquet(folder / "documents.parquet")
+        systems = {
+            name: {
+                "file": path.name,
+                "sha256": runs.file_sha256(path),
+                "bytes": path.stat().st_size,
+            }
+            for name, path in files.items()
+        }
+        data = {
+            "text_key": runs.manifest(job.folder / "text")["key"],
+            "train_seed": job.made.train.seed,
+        }
+        found = completion.verdict(
+            job.made.task.name, bits, sizes, systems, data, job.made.documents.seed
+        )
+        runs.write_json(folder / "verdict.json", found)
+
+    run_stage(job, "judge", key, build)
+    verdict = json.loads((job.folder / "judge/verdict.json").read_text(encoding="utf-8"))
+    assert isinstance(verdict, dict)
+    return verdict
+
+
+def _within(texts: list[str], most: int) -> list[str]:
+    """The first texts that together have no more bytes, one at least."""
+    kept: list[str] = []
+    size = 0
+    for text in texts:
+        size += len(text.encode())
+        if kept and size > most:
+            break
+        kept.append(text)
+    return kept
+
+
+def _ids(model: Path, texts: list[str]) -> list[list[int]]:
+    """The texts as the model's tokens, each after the token that begins a text, or ends one where
+    none does."""
+    from bantam.formats import gguf
+    from bantam.formats.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_gguf(gguf.read(model))
+    begins = tokenizer.start or [tokenizer.eos_id or 0]
+    return [begins + tokenizer.encode([(text, False)]) for text in texts]
+
+
+def _report(job: Job) -> None:
+    """The page and the model card, from what stands in the run folder."""
+    from bantam.judge import completion_page
+
+    run = completion_page.read_run(job.folder)
+    runs.write_text(job.folder / "report.html", completion_page.page(run))
+    runs.write_text(job.folder / "README.md", completion_page.card(run))

@@ -1,0 +1,116 @@
+"""The train stage of a model from scratch: shards and a plan in, weights out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from bantam.corpus.reading import Reading
+from bantam.corpus.shards import Corpus
+from bantam.formats.tokenizer import Tokenizer
+from bantam.nets import fresh
+from bantam.nets import load as files
+from bantam.nets.decoder import Decoder, DecoderConfig
+from bantam.nets.generate import generate
+from bantam.progress import Advance
+from bantam.train import device, held_out, pretrain, state
+from bantam.train.pretrain import Plan
+from bantam.train.speed import matrix_peak
+
+WEIGHTS = "weights.safetensors"
+SAMPLES, PROMPT, LENGTH, WARMTH = 3, 12, 80, 0.8  # texts, tokens before and in them, temperature
+MOST_CONTEXT = 1024  # tokens at once, of models that are judged
+
+
+def train(
+    shape: DecoderConfig,
+    plan: Plan,
+    reading: Reading,
+    held: Corpus,
+    tokenizer: Tokenizer,
+    folder: Path,
+    key: str,
+    advance: Advance,
+) -> int:
+    """Train a fresh decoder; `folder` ends with weights.safetensors, metrics.jsonl and
+    samples.jsonl. A call that was interrupted is taken up, also after its last step. Gives the
+    tokens that were read."""
+    if not _written_for(folder / WEIGHTS, key):
+        decoder = fresh.fresh(shape, plan.seed).to(device.pick())
+        report = _teller(shape, plan, advance)
+        look = _sampler(held, tokenizer, plan, folder / "samples.jsonl")
+        pretrain.train(decoder, reading.corpus, held, plan, folder, key, report, look, reading)
+        files.write_tensors(dict(decoder.named_parameters()), folder / WEIGHTS, {"key": key})
+    state.forget(folder)
+    return pretrain.points(folder)[-1].tokens
+
+
+def trained(shape: DecoderConfig, folder: Path) -> Decoder:
+    """The decoder that `train` left, in float32 on the CPU."""
+    decoder = Decoder(shape)
+    state.put(dict(decoder.named_parameters()), load_file(folder / WEIGHTS))
+    return decoder.requires_grad_(False)
+
+
+def document_bits(model: Path, documents: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """The bits that the weights in a file or folder, packed ones too, take for documents of ids;
+    the first id of each is given."""
+    decoder = files.load(model).to(device.pick()).requires_grad_(False)
+    return held_out.bits_of(decoder, documents, min(MOST_CONTEXT, decoder.config.context))
+
+
+def _written_for(weights: Path, key: str) -> bool:
+    if not weights.is_file():
+        return False
+    with safe_open(weights, "pt") as file:
+        return (file.metadata() or {}).get("key") == key
+
+
+def _teller(shape: DecoderConfig, plan: Plan, advance: Advance) -> pretrain.Report:
+    """What `advance` is told after each step: loss, speed, the last bits per byte."""
+    peak = matrix_peak(device.pick(), plan.precision)
+    began, first, judging, bits = time.monotonic(), 0.0, 0.0, ""
+
+    def report(line: dict[str, float]) -> None:
+        nonlocal first, judging, bits
+        first = first or line["tokens_seen"]
+        judging += line.get("judging", 0.0)
+        spent = time.monotonic() - began - judging
+        quick = (line["tokens_seen"] - first) / max(1e-9, spent)
+        share = quick * fresh.operations(shape) / peak
+        if "bits_per_byte" in line:
+            bits = f"  {line['bits_per_byte']:.3f} bits/byte"
+        line["tokens_a_second"], line["share_of_peak"] = quick, share
+        note = f"loss {line['loss']:.3f}  {quick:,.0f} tokens/s, {share:.0%} of the peak{bits}"
+        advance(int(line["step"]), plan.steps, note)
+
+    return report
+
+
+def _sampler(held: Corpus, tokenizer: Tokenizer, plan: Plan, path: Path) -> pretrain.Look:
+    """After an evaluation: how the beginnings of some held-out documents are gone on with."""
+    count = min(SAMPLES, len(held))
+    prompts = [held.document(i)[: min(PROMPT, plan.context // 2)].tolist() for i in range(count)]
+    length = min(LENGTH, plan.context - PROMPT)
+
+    def look(decoder: Decoder, step: int) -> None:
+        with pretrain.autocast(decoder, plan):
+            made = generate(decoder, prompts, length, {held.edge}, WARMTH, plan.seed)
+        lines = [
+            json.dumps(
+                {"step": step, "prompt": tokenizer.decode(prompt), "text": tokenizer.decode(ids)},
+                ensure_ascii=False,
+            )
+            for prompt, ids in zip(prompts, made, strict=True)
+        ]
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+
+    return look
