@@ -8,6 +8,7 @@ two spellings the modern one is taken. What Project Gutenberg writes around a te
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 from bantam.errors import BadInput
@@ -64,4 +65,8 @@ def parts(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BadInput as error:
+        print(f"fetch.py: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

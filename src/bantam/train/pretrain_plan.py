@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from bantam.errors import BadInput
 from bantam.nets import fresh
 from bantam.nets.decoder import Decoder, DecoderConfig
 from bantam.train import device, laws
-from bantam.train.budget import SAFETY
+from bantam.train.budget import CLEARLY, SAFETY
 from bantam.train.optimizers import optimizers
 from bantam.train.pretrain import AT_ONCE, Plan, step_of
 
@@ -24,7 +25,6 @@ FEWEST_STEPS = 20
 SMALLEST, LARGEST = 300_000, 3_000_000_000  # parameters that are considered unasked
 SIZES = 24  # of them
 TRIED = (128, 320)  # widths that are timed to tell how quick the others would be
-REPEATS = 2  # of a timed step, after one that is not counted
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,10 @@ def plan(
     counts = [wish.threads] if wish.threads else sorted({1, cores()})
     timed = {threads: Pace(0.0, 0.0) for threads in counts[-1:]}
     if wish.seconds is not None:
-        timed = {count: pace(lambda: fresh.fresh(shape), precision, count) for count in counts}
+        timed, best = {}, math.inf
+        for count in counts:
+            timed[count] = pace(partial(fresh.fresh, shape), precision, count, best)
+            best = min(best, timed[count].first)
     return shape, scheduled(
         wish, timed, precision, shape.context, unique, spent + time.perf_counter() - began
     )
@@ -160,7 +163,7 @@ def _shape(wish: Wish, vocab_size: int, unique: int, spent: float) -> DecoderCon
         tokens = wish.tokens or (wish.steps or 0) * (wish.batch_tokens or AT_ONCE)
         return min(considered, key=lambda s: abs(math.log(fresh.count(s) / (tokens / 20 + 1))))
     began = time.perf_counter()
-    quick = _quickness(vocab_size, wish.threads or cores())
+    quick = _quickness(vocab_size, wish.threads or 1)
     left = wish.seconds * SAFETY - spent - (time.perf_counter() - began)
 
     def loss(shape: DecoderConfig) -> float:
@@ -177,31 +180,45 @@ def _quickness(vocab_size: int, threads: int) -> Callable[[float], float]:
     for width in TRIED:
         shape = fresh.config(vocab_size, 256, width)
         each = fresh.operations(shape)
-        taken = pace(lambda shape=shape: fresh.fresh(shape), precision, threads)  # type: ignore[misc]
-        found.append((math.log(each), math.log(each * AT_ONCE / taken.first)))
+        timed = _timer(partial(fresh.fresh, shape), precision, threads)
+        timed(1)  # what is done once only
+        found.append((math.log(each), math.log(each * AT_ONCE / min(timed(1), timed(1)))))
     (x0, y0), (x1, y1) = found
     slope = min(0.5, max(0.0, (y1 - y0) / (x1 - x0)))
     top = y1 + slope * math.log(4)  # further up it is not known
     return lambda each: math.exp(min(top, y0 + slope * (math.log(each) - x0)))
 
 
-def pace(made: Callable[[], Decoder], precision: str, threads: int) -> Pace:
-    """The quickest of a few real steps of one and of two parts of AT_ONCE tokens, on drawn ids."""
+def pace(
+    made: Callable[[], Decoder], precision: str, threads: int, bound: float = math.inf
+) -> Pace:
+    """The quickest of a few real steps of one and of two parts of AT_ONCE tokens, on drawn ids.
+
+    Steps that are clearly slower than `bound` seconds are not tried for long.
+    """
+    timed = _timer(made, precision, threads)
+    timed(1)  # what is done once only
+    one = timed(1)
+    if one > CLEARLY * bound:
+        return Pace(one, one)
+    one, two = min(one, timed(1)), timed(2)
+    return Pace(one, min(one, max(two - one, one / 2)))
+
+
+def _timer(made: Callable[[], Decoder], precision: str, threads: int) -> Callable[[int], float]:
+    """A function that takes a real step of so many parts of AT_ONCE tokens: its seconds."""
     torch.set_num_threads(threads)
     decoder = made().to(device.pick())
     context = decoder.config.context
     trial = Plan(precision, threads, 1, 1, context, 0, 1, 1)
     movers = optimizers(decoder, "muon", 1e-9, 1e-9, 0.0)
-    chance, seconds = np.random.default_rng(0), []
-    for parts in (1, 2):
+    chance = np.random.default_rng(0)
+
+    def timed(parts: int) -> float:
         rows = max(1, AT_ONCE // context) * parts
-        take = step_of(decoder, replace(trial, rows=rows), movers, edge=0)
-        spent = []
-        for _ in range(REPEATS + (parts == 1)):
-            ids = chance.integers(1, decoder.config.vocab_size, (rows, context + 1))
-            began = time.perf_counter()
-            take(ids, 1.0)
-            spent.append(time.perf_counter() - began)
-        seconds.append(min(spent[parts == 1 :]))
-    one, two = seconds
-    return Pace(one, max(two - one, one / 2))
+        ids = chance.integers(1, decoder.config.vocab_size, (rows, context + 1))
+        began = time.perf_counter()
+        step_of(decoder, replace(trial, rows=rows), movers, edge=0)(ids, 1.0)
+        return time.perf_counter() - began
+
+    return timed

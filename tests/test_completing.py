@@ -1,0 +1,153 @@
+"""A model from scratch the whole way: documents in, a file that transformers and the runtime read
+alike out, and its verdict."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import bantam
+import tiny_corpus
+from bantam import cli, recipe, recipe_documents
+from bantam.corpus import vocabulary
+from bantam.errors import BadInput
+from bantam.model import Model
+from bantam.nets import load
+from bantam.nets.generate import generate
+from bantam.pack import gguf_file
+
+RECIPE = """
+[task]
+name = "tiny"
+kind = "complete"
+
+[documents]
+files = ["data/"]
+val = 0.05
+gopher = false
+repetition = false
+c4 = false
+fineweb = false
+boilerplate = false
+redact = { kinds = [] }
+
+[train]
+tokens = 60_000
+vocabulary = 320
+width = 64
+context = 64
+threads = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    here = tmp_path_factory.mktemp("completing")
+    (here / "data").mkdir()
+    for number, text in enumerate(tiny_corpus.texts(1400, 7)):
+        (here / "data" / f"{number:04d}.txt").write_text(text)
+    (here / "recipe.toml").write_text(RECIPE)
+    return here
+
+
+@pytest.fixture(scope="module")
+def verdict(here: Path) -> dict[str, Any]:
+    return bantam.make(here / "recipe.toml", here / "run")
+
+
+def test_it_is_made_and_judged(here: Path, verdict: dict[str, Any]) -> None:
+    run = here / "run"
+    assert verdict["metric"] == "bits_per_byte"
+    assert verdict["model"]["score"] < 3  # drawn by chance it takes about 3.3
+    assert {rival["name"] for rival in verdict["rivals"]} == {"zstd", "ngram"}
+    assert json.loads((run / "judge/verdict.json").read_text()) == verdict
+    lock = json.loads((run / "recipe.lock.json").read_text())
+    assert lock["plan"]["steps"] == 30
+    assert all(check["passed"] for check in json.loads((run / "pack/proof.json").read_text()))
+    stages = {json.loads(line)["stage"] for line in (run / "ledger.jsonl").read_text().splitlines()}
+    assert stages == {"text", "tokens", "train", "model", "pack", "judge"}
+    assert "bits per byte" in (run / "report.html").read_text()
+    assert "| zstd |" in (run / "README.md").read_text()
+    assert (run / "train/samples.jsonl").read_text().count("\n") >= 3
+
+
+def test_once_more_does_nothing(here: Path, verdict: dict[str, Any]) -> None:
+    before = (here / "run/train/stage.json").stat().st_mtime_ns
+    assert bantam.make(here / "recipe.toml", here / "run") == verdict
+    assert (here / "run/train/stage.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("verdict")
+def test_transformers_and_the_runtime_go_on_alike(here: Path, tmp_path: Path) -> None:
+    """The likeliest continuation of the same text: in transformers, in torch, and in the runtime
+    from a file with the weights as they are and from the pack, whose weights have 8 bits."""
+    text, most = "The cat sees the", 24
+    tokenizer = AutoTokenizer.from_pretrained(here / "run/model")
+    theirs = AutoModelForCausalLM.from_pretrained(here / "run/model").eval()
+    asked = tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        told = theirs.generate(**asked, max_new_tokens=most, do_sample=False, pad_token_id=0)
+    ids = asked["input_ids"][0].tolist()
+    continued = tokenizer.decode(told[0, len(ids) :], skip_special_tokens=True)
+    assert len(continued) > 10
+    ours, made = load.load(here / "run/model"), vocabulary.load(here / "run/model")
+    assert made.decode(generate(ours, [ids], most, {0})[0]) == continued
+    gguf_file.write(tmp_path / "whole.gguf", ours, made, None, {}, "F32")
+    pack = next((here / "run/pack").glob("*.gguf"))
+    for file, same in ((tmp_path / "whole.gguf", len(continued)), (pack, 10)):
+        with Model(file, threads=1) as packed:
+            assert packed.start + packed.encode([(text, False)]) == ids
+            assert packed.runtime.complete(ids, most).text[:same] == continued[:same]
+
+
+@pytest.mark.usefixtures("verdict")
+def test_it_is_run_and_shown(here: Path) -> None:
+    runner = CliRunner()
+    told = runner.invoke(cli.bantam, ["run", str(here / "run"), "The cat", "--json"])
+    assert json.loads(told.stdout)["text"] == "The cat"
+    assert len(json.loads(told.stdout)["continuation"]) > 5
+    plain = runner.invoke(cli.bantam, ["run", str(here / "run"), "The cat"])
+    assert plain.stdout.startswith("The cat")
+    assert "bits for a byte" in runner.invoke(cli.bantam, ["show", str(here / "run")]).stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('tokens = 60_000\nbudget = "5 min"', "exclude each other"),
+        ("width = 40", "multiple of 32"),
+        ("width = 64\nparameters = 100_000", "exclude each other"),
+        ("vocabulary = 100", "at least 257"),
+        ("epochs = 3", "no such key"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_spent(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'[documents]\nfiles = ["data/"]\n[train]\n{line}\n')
+    with pytest.raises(BadInput, match=said):
+        recipe_documents.load(path)
+
+
+def test_too_little_text_and_too_large_a_vocabulary(here: Path, tmp_path: Path) -> None:
+    shutil.copytree(here / "data", tmp_path / "data")
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.replace("vocabulary = 320", "vocabulary = 9000"))
+    with pytest.raises(BadInput, match="too few to learn a vocabulary"):
+        bantam.make(path, tmp_path / "run")
+    for file in sorted((tmp_path / "data").iterdir())[100:]:
+        file.unlink()
+    path.write_text(RECIPE)
+    with pytest.raises(BadInput, match="too few to learn a language"):
+        bantam.make(path, tmp_path / "run2")
+
+
+def test_a_recipe_of_labels_that_completes_is_told_what_it_needs(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('[task]\nkind = "complete"\n[data]\nexamples = ["a.csv"]\n')
+    with pytest.raises(BadInput, match="learns from documents"):
+        recipe.load(path)
