@@ -34,7 +34,7 @@ WITH_TORCH = ("nets", "pack", "train")
 # What the program is started by: it gets at torch through functions only.
 FRONT = {
     *("bantam", "bantam.cli", "bantam.pipeline", "bantam.packing", "bantam.labelled"),
-    *("bantam.job", "bantam.check"),
+    *("bantam.completing", "bantam.job", "bantam.check"),
 }
 NETWORK = {
     *("socket", "ssl", "http", "urllib.request", "ftplib", "smtplib", "asyncio", "xmlrpc"),
