@@ -8,7 +8,7 @@ import torch
 import tiny_corpus
 from bantam.corpus import shards
 from bantam.nets import fresh
-from bantam.train import pretrain
+from bantam.train import pretrain, ranks
 
 SHAPE = fresh.config(tiny_corpus.SIZE, 32, 32)
 PLAN = pretrain.Plan(
@@ -37,3 +37,25 @@ def run(corpus: Path, place: Path, plan: pretrain.Plan = PLAN) -> None:
 def quietly(corpus: Path, place: Path, plan: pretrain.Plan) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the traceback of a Ctrl-C
     run(corpus, place, plan)
+
+
+def several(corpus: Path, place: Path, plan: pretrain.Plan) -> None:
+    """Train by the processes that torchrun has started."""
+    torch.set_num_threads(1)
+    with ranks.together():
+        decoder = fresh.fresh(SHAPE)
+        train, val = shards.read(corpus / "train"), shards.read(corpus / "val")
+        pretrain.train(decoder, train, val, plan, place, "key")
+        torch.save(decoder.state_dict(), place / f"weights-{ranks.rank()}.pt")
+
+
+def stopped(corpus: Path, place: Path, plan: pretrain.Plan, after: int) -> None:
+    """Train up to a step, and be interrupted there."""
+
+    def report(line: dict[str, float]) -> None:
+        if line["step"] == after:
+            raise KeyboardInterrupt
+
+    torch.set_num_threads(1)
+    train, val = shards.read(corpus / "train"), shards.read(corpus / "val")
+    pretrain.train(fresh.fresh(SHAPE), train, val, plan, place, "key", report)

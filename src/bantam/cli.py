@@ -137,15 +137,22 @@ def check(recipe: Path, run: Path, json_: bool) -> None:
 @click.argument("recipe", type=PATH)
 @click.option("--run", type=PATH, help="The run's folder [default: runs/NAME].")
 @click.option("--require", is_flag=True, help="Exit with 3 when the verdict is negative.")
+@click.option(
+    "--nproc",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1024),
+    help="Processes that train a model from scratch together.",
+)
 @as_json
-def make(recipe: Path, run: Path | None, require: bool, json_: bool) -> None:
-    """Make the model of RECIPE: tune, pack, judge, report. Goes on where it was stopped."""
+def make(recipe: Path, run: Path | None, require: bool, nproc: int, json_: bool) -> None:
+    """Make the model of RECIPE: train, pack, judge, report. Goes on where it was stopped."""
     from bantam.judge.verdict import positive
     from bantam.pipeline import make, run_folder
 
     folder = run or run_folder(recipe)
     with _kept():
-        verdict = make(recipe, folder)
+        verdict = make(recipe, folder, processes=nproc)
     if json_:
         _print_json({"run": str(folder), "verdict": verdict})
     else:

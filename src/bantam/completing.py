@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ class Job:
     made: recipe_documents.Recipe
     folder: Path
     rivals: dict[str, Path]  # models by their names in the recipe
+    processes: int = 1  # that train together
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -45,11 +46,11 @@ class Job:
         return vocabulary.load(self.folder / "tokens/tokenizer")
 
 
-def make(path: Path, folder: Path) -> dict[str, Any]:
+def make(path: Path, folder: Path, processes: int = 1) -> dict[str, Any]:
     """Run every stage of a recipe of documents and return the verdict.
 
-    BadInput before anything is spent, JobFailed when a stage fails; what was finished is kept and
-    taken up by the next call.
+    `processes` train together, each on its share of every batch. BadInput before anything is spent,
+    JobFailed when a stage fails; what was finished is kept and taken up by the next call.
     """
     from bantam import curation
 
@@ -60,7 +61,7 @@ def make(path: Path, folder: Path) -> dict[str, Any]:
     rivals = {name: gguf_in(source) for name, source in found.items()}
     curation.text(path, folder)
     with runs.alone(folder):
-        job = Job(made, folder, rivals)
+        job = Job(made, folder, rivals, processes)
         tokens_key = _tokens(job)
         train_key = _train(job, tokens_key)
         pack_key = _pack(job, _model(job, train_key))
@@ -175,53 +176,42 @@ def _train(job: Job, tokens_key: str) -> str:
     key = runs.key_of("train", 1, tokens_key, wanted.model_dump(exclude={"vocabulary"}), kept)
 
     def build(folder: Path) -> int:
-        import numpy as np
+        from bantam.train import fresh_stage, several
 
-        from bantam.corpus import shards
-        from bantam.corpus.reading import Reading
-        from bantam.train import fresh_stage
-
-        corpus = shards.read(job.folder / "tokens/train")
-        order = np.load(job.folder / "tokens/order.npy")
-        shape, plan = _planned(job, key, int(corpus.lengths[np.unique(order)].sum()))
-        reading = Reading(corpus, plan.context, plan.seed, order, kept=kept != "shuffled")
-        if reading.rows < 1:
-            raise BadInput(
-                f"the documents have {reading.tokens:,} tokens, fewer than a context of "
-                f"{plan.context:,}",
-                "give more text, or a smaller train.context",
-            )
+        tokens = job.folder / "tokens"
+        shape, plan = _planned(job, key, _unique(tokens))
         runs.write_json(folder / "plan.json", asdict(plan))
+        asked = fresh_stage.Asked(shape, plan, tokens, kept != "shuffled", key)
+        if job.processes > 1:
+            fresh_stage.write(asked, folder / several.ASKED)
+            several.start(folder, job.processes)
         with bar("train") as advance:
-            return fresh_stage.train(
-                shape,
-                plan,
-                reading,
-                shards.read(job.folder / "tokens/choosing"),
-                job.tokenizer,
-                folder,
-                key,
-                advance,
-            )
+            return fresh_stage.train(asked, folder, advance)
 
     seconds = None if wanted.tokens else wanted.budget or BUDGET
     run_stage(job, "train", key, build, resumes=True, predicted_seconds=seconds)
     return key
 
 
+def _unique(tokens: Path) -> int:
+    """The tokens of the documents that are read at all."""
+    import numpy as np
+
+    from bantam.corpus import shards
+
+    order = np.unique(np.load(tokens / "order.npy"))
+    return int(shards.read(tokens / "train").lengths[order].sum())
+
+
 def _planned(job: Job, key: str, unique: int) -> Any:
     """Shape and plan: those in the lock if they were made for this very run, else new ones."""
     from bantam.nets import fresh
-    from bantam.nets.decoder import DecoderConfig
-    from bantam.nets.rope import Rope
-    from bantam.train import pretrain_plan
+    from bantam.train import fresh_stage, pretrain_plan
     from bantam.train.pretrain import Plan
 
     lock = read_lock(job.folder)
     if lock.get("plan_key") == key:
-        held = lock["shape"]
-        shape = DecoderConfig(**held | {"rope": Rope(**held["rope"])})
-        return _untupled(shape), Plan(**lock["plan"])
+        return fresh_stage.shape_of(lock["shape"]), Plan(**lock["plan"])
     wanted = job.made.train
     seconds = None if wanted.tokens else wanted.budget or BUDGET
     if seconds is not None:
@@ -237,6 +227,7 @@ def _planned(job: Job, key: str, unique: int) -> Any:
         learning_rate=wanted.learning_rate,
         weight_decay=wanted.weight_decay,
         threads=wanted.threads,
+        processes=job.processes,
         seed=wanted.seed,
     )
     shape, plan = pretrain_plan.plan(wish, job.tokenizer.vocab_size, unique)
@@ -249,13 +240,6 @@ def _planned(job: Job, key: str, unique: int) -> Any:
         f"thread{'s' * (plan.threads > 1)}, {plan.precision}"
     )
     return shape, plan
-
-
-def _untupled(shape: Any) -> Any:
-    """JSON has lists where the shape has tuples."""
-    rope = replace(shape.rope, short=tuple(shape.rope.short), long=tuple(shape.rope.long))
-    layers = {name: tuple(getattr(shape, name)) for name in ("without_rope", "windowed")}
-    return replace(shape, rope=rope, **layers)
 
 
 def _model(job: Job, train_key: str) -> str:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from bantam import runs
+from bantam.corpus import shards, vocabulary
 from bantam.corpus.reading import Reading
 from bantam.corpus.shards import Corpus
+from bantam.errors import BadInput
 from bantam.formats.tokenizer import Tokenizer
 from bantam.nets import fresh
 from bantam.nets import load as files
 from bantam.nets.decoder import Decoder, DecoderConfig
 from bantam.nets.generate import generate
+from bantam.nets.rope import Rope
 from bantam.progress import Advance
-from bantam.train import device, held_out, pretrain, state
+from bantam.train import device, held_out, pretrain, ranks, state
 from bantam.train.pretrain import Plan
 from bantam.train.speed import matrix_peak
 
@@ -29,26 +35,60 @@ SAMPLES, PROMPT, LENGTH, WARMTH = 3, 12, 80, 0.8  # texts, tokens before and in 
 MOST_CONTEXT = 1024  # tokens at once, of models that are judged
 
 
-def train(
-    shape: DecoderConfig,
-    plan: Plan,
-    reading: Reading,
-    held: Corpus,
-    tokenizer: Tokenizer,
-    folder: Path,
-    key: str,
-    advance: Advance,
-) -> int:
+@dataclass(frozen=True)
+class Asked:
+    """All that the stage is to do. `tokens` is the folder of the stage before it; `kept`: whether
+    documents keep the order in it."""
+
+    shape: DecoderConfig
+    plan: Plan
+    tokens: Path
+    kept: bool
+    key: str
+
+
+def write(asked: Asked, path: Path) -> None:
+    runs.write_json(path, asdict(asked) | {"tokens": str(asked.tokens.absolute())})
+
+
+def read(path: Path) -> Asked:
+    told = json.loads(path.read_text(encoding="utf-8"))
+    shape, plan = shape_of(told["shape"]), Plan(**told["plan"])
+    return Asked(shape, plan, Path(told["tokens"]), told["kept"], told["key"])
+
+
+def shape_of(told: dict[str, Any]) -> DecoderConfig:
+    """The shape that JSON tells; it has lists for tuples."""
+
+    def tuples(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+    return DecoderConfig(**tuples(told) | {"rope": Rope(**tuples(told["rope"]))})
+
+
+def train(asked: Asked, folder: Path, advance: Advance) -> int:
     """Train a fresh decoder; `folder` ends with weights.safetensors, metrics.jsonl and
     samples.jsonl. A call that was interrupted is taken up, also after its last step. Gives the
-    tokens that were read."""
-    if not _written_for(folder / WEIGHTS, key):
+    tokens that were read. Raises BadInput when the documents do not fill a row."""
+    shape, plan = asked.shape, asked.plan
+    corpus, held = (shards.read(asked.tokens / name) for name in ("train", "choosing"))
+    order = np.load(asked.tokens / "order.npy")
+    reading = Reading(corpus, plan.context, plan.seed, order, kept=asked.kept)
+    if reading.rows < 1:
+        raise BadInput(
+            f"the documents have {reading.tokens:,} tokens, a context has {plan.context:,}",
+            "give more text, or a smaller train.context",
+        )
+    if not _written_for(folder / WEIGHTS, asked.key):
         decoder = fresh.fresh(shape, plan.seed).to(device.pick())
         report = _teller(shape, plan, advance)
-        look = _sampler(held, tokenizer, plan, folder / "samples.jsonl")
-        pretrain.train(decoder, reading.corpus, held, plan, folder, key, report, look, reading)
-        files.write_tensors(dict(decoder.named_parameters()), folder / WEIGHTS, {"key": key})
-    state.forget(folder)
+        look = _sampler(held, vocabulary.load(asked.tokens / "tokenizer"), plan, folder)
+        pretrain.train(decoder, corpus, held, plan, folder, asked.key, report, look, reading)
+        if ranks.rank() == 0:
+            files.write_tensors(dict(state.trained(decoder)), folder / WEIGHTS, {"key": asked.key})
+    ranks.wait()
+    if ranks.rank() == 0:
+        state.forget(folder)
     return pretrain.points(folder)[-1].tokens
 
 
@@ -94,7 +134,7 @@ def _teller(shape: DecoderConfig, plan: Plan, advance: Advance) -> pretrain.Repo
     return report
 
 
-def _sampler(held: Corpus, tokenizer: Tokenizer, plan: Plan, path: Path) -> pretrain.Look:
+def _sampler(held: Corpus, tokenizer: Tokenizer, plan: Plan, folder: Path) -> pretrain.Look:
     """After an evaluation: how the beginnings of some held-out documents are gone on with."""
     count = min(SAMPLES, len(held))
     prompts = [held.document(i)[: min(PROMPT, plan.context // 2)].tolist() for i in range(count)]
@@ -110,7 +150,7 @@ def _sampler(held: Corpus, tokenizer: Tokenizer, plan: Plan, path: Path) -> pret
             )
             for prompt, ids in zip(prompts, made, strict=True)
         ]
-        with path.open("a", encoding="utf-8") as file:
+        with (folder / "samples.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
 
     return look

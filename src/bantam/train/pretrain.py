@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +16,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bantam.corpus.reading import Reading, positions
 from bantam.corpus.shards import Corpus
 from bantam.errors import JobFailed
 from bantam.nets.decoder import Decoder
 from bantam.nets.head import learning_loss
-from bantam.train import held_out, laws, state
+from bantam.train import held_out, laws, ranks, state
 from bantam.train.interrupt import asked_to_stop
 from bantam.train.loop import cut, saving
 from bantam.train.optimizers import optimizers
@@ -51,7 +53,7 @@ class Plan:
     warmup_steps: int = 1
     cooldown_steps: int = 0
     clip: float = 1.0
-    compiled: bool = False
+    compiled: bool = False  # blocks as machine code of their own: quicker, after a minute
     patience: int = 5  # evaluations without a better one
 
     @property
@@ -100,13 +102,18 @@ def train(
     )
     take = step_of(decoder, plan, movers, corpus.edge)
     metrics = folder / "metrics.jsonl"
-    place = state.restore(folder, key, decoder, movers) or state.Place(0, 0, 0.0, 0.0, 0.0, False)
-    cut(metrics, place.step)
+    place = _restored(folder, key, decoder, movers)
+    first, where = ranks.rank() == 0, decoder.lm_head.weight.device
+    if first:
+        cut(metrics, place.step)
     judging = _seconds_of_judging(metrics)
     began = time.monotonic() - place.spent_seconds
     batches = reading.batches(plan.rows, place.step)
     save = saving(folder, key, decoder, movers)
-    with metrics.open("a", encoding="utf-8") as log, asked_to_stop() as stop:
+    with (
+        metrics.open("a", encoding="utf-8") if first else nullcontext() as log,
+        asked_to_stop() as stop,
+    ):
         while not place.done:
             step = place.step + 1
             value = take(next(batches), plan.rate_at(place.step))
@@ -119,27 +126,44 @@ def train(
             }
             judged = step % plan.evaluate_every == 0 or step == plan.steps
             if judged:
-                started = time.monotonic()
-                with autocast(decoder, plan):
-                    line["bits_per_byte"] = held_out.bits_per_byte(
-                        decoder, held, plan.context, plan.evaluate_tokens
-                    )
+                started, bits = time.monotonic(), 0.0
+                if first:
+                    with autocast(decoder, plan):
+                        bits = held_out.bits_per_byte(
+                            decoder, held, plan.context, plan.evaluate_tokens
+                        )
+                    look(decoder, step)
+                line["bits_per_byte"] = ranks.first_says(bits, where)
                 _check_finite(line["bits_per_byte"], plan)
-                look(decoder, step)
                 line["judging"] = time.monotonic() - started
                 judging += line["judging"]
             place = _placed(place, plan, line)
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            # After its line is out: a checkpoint's lines are always there.
-            place = replace(place, spent_seconds=time.monotonic() - began)
-            report(line)
             stopping = stop()
-            save(place, judged or stopping)
+            if log is not None:
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                # After its line is out: a checkpoint's lines are always there.
+                place = replace(place, spent_seconds=time.monotonic() - began)
+                report(line)
+                save(place, judged or stopping)
             if stopping:
                 raise KeyboardInterrupt
+    ranks.wait()
     state.take_best(folder, decoder)
     return points(folder)
+
+
+def _restored(
+    folder: Path, key: str, decoder: Decoder, movers: list[torch.optim.Optimizer]
+) -> state.Place:
+    """Where the run stands, from its last sound checkpoint. The first process removes those that
+    are not sound before the others look."""
+    place = None
+    for turn in (True, False):
+        if (ranks.rank() == 0) == turn:
+            place = state.restore(folder, key, decoder, movers)
+        ranks.wait()
+    return place or state.Place(0, 0, 0.0, 0.0, 0.0, False)
 
 
 def points(folder: Path) -> list[Point]:
@@ -164,24 +188,27 @@ def step_of(
     if plan.compiled:
         for block in decoder.model.layers:
             block.compile()
+    plain = Loss(decoder)
+    shared = DistributedDataParallel(plain) if ranks.size() > 1 else None
 
     def take(batch: NDArray[np.int64], share: float) -> float:
         for mover in movers:
             for group in mover.param_groups:
                 group["lr"] = group["full"] * share
         total, count = torch.zeros((), device=where), plan.rows * plan.context
-        for begin in range(0, len(batch), at_once):
-            rows = batch[begin : begin + at_once]
+        ours = batch[ranks.rank() :: ranks.size()]
+        for begin in range(0, len(ours), at_once):
+            rows = ours[begin : begin + at_once]
             ids = torch.from_numpy(rows).to(where)
             places = torch.from_numpy(positions(rows[:, :-1], edge)).to(where)
-            with autocast(decoder, plan):
-                states = decoder.states(ids[:, :-1], positions=places)
-                loss = learning_loss(
-                    states.flatten(0, 1), decoder.lm_head.weight, ids[:, 1:].flatten()
-                )
-            (loss / count).backward()  # type: ignore[no-untyped-call]
+            last = begin + at_once >= len(ours)
+            # Gradients are averaged over the processes once a step.
+            with shared.no_sync() if shared is not None and not last else nullcontext():
+                with autocast(decoder, plan):
+                    loss: Tensor = (shared or plain)(ids, places)
+                (loss * (ranks.size() / count)).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        value = float(total) / count
+        value = float(ranks.summed(total)) / count
         _check_finite(value, plan)
         torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
         for mover in movers:
@@ -190,6 +217,19 @@ def step_of(
         return value
 
     return take
+
+
+class Loss(nn.Module):
+    """The summed loss of rows of ids [rows, tokens + 1] at their positions [rows, tokens]."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, ids: Tensor, places: Tensor) -> Tensor:
+        states = self.decoder.states(ids[:, :-1], positions=places)
+        head = self.decoder.lm_head.weight
+        return learning_loss(states.flatten(0, 1), head, ids[:, 1:].flatten())
 
 
 def autocast(decoder: Decoder, plan: Plan) -> AbstractContextManager[object]:

@@ -43,6 +43,7 @@ class Wish:
     weight_decay: float | None = None
     optimizer: str = "muon"
     threads: int | None = None
+    processes: int = 1  # that train together on this machine
     seed: int = 0
 
 
@@ -53,7 +54,7 @@ class Pace:
     first: float  # with what the optimizers take
     more: float  # each further part
 
-    def step(self, tokens: int) -> float:
+    def step(self, tokens: float) -> float:
         return self.first + self.more * (tokens / AT_ONCE - 1)
 
 
@@ -69,7 +70,7 @@ def plan(
     shape = _shape(wish, vocab_size, unique, spent)
     where = device.pick()
     precision = device.pick_precision(where)
-    counts = [wish.threads] if wish.threads else sorted({1, cores()})
+    counts = [wish.threads] if wish.threads else sorted({1, max(1, cores() // wish.processes)})
     timed = {threads: Pace(0.0, 0.0) for threads in counts[-1:]}
     if wish.seconds is not None:
         timed, best = {}, math.inf
@@ -98,7 +99,7 @@ def scheduled(
     at_once = wish.batch_tokens or AT_ONCE
     for _ in range(3):
         if wish.seconds is not None:
-            steps = int(left * (1 - JUDGING) / found.step(at_once))
+            steps = int(left * (1 - JUDGING) / found.step(at_once / wish.processes))
         else:
             steps = wish.steps or math.ceil(tokens / at_once)
         if wish.seconds is not None and left <= 0:
@@ -108,7 +109,9 @@ def scheduled(
     rows = max(1, at_once // context)
     if wish.seconds is not None:
         steps = min(
-            int(left * (1 - JUDGING) / found.step(rows * context)) if left > 0 else 0,
+            int(left * (1 - JUDGING) / found.step(rows * context / wish.processes))
+            if left > 0
+            else 0,
             math.ceil(laws.MOST_PASSES * unique / (rows * context)),
         )
     if wish.seconds is not None and steps < FEWEST_STEPS:

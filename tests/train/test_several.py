@@ -1,0 +1,49 @@
+"""One model trained by several processes: as by one, and resumed by another number of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny_corpus
+import tiny_pretrain
+from bantam.train import several
+from tiny_pretrain import PLAN
+
+PLAIN = replace(PLAN, steps=12, optimizer="adamw")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made, tokenizer = tmp_path_factory.mktemp("corpus"), tiny_corpus.tokenizer()
+    tiny_corpus.corpus(made / "train", tokenizer, tiny_corpus.texts(100, 1))
+    tiny_corpus.corpus(made / "val", tokenizer, tiny_corpus.texts(10, 2))
+    return made
+
+
+def losses(place: Path) -> list[float]:
+    lines = (place / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    tiny_pretrain.run(folder, one, PLAIN)
+    several.launch(tiny_pretrain.several, (folder, two, PLAIN), 2)
+    # Sums in another order; a lost or doubled gradient moves the loss by more than 0.01.
+    assert losses(two) == pytest.approx(losses(one), abs=1e-3)
+    first, second = (torch.load(two / f"weights-{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_number_of_processes_goes_on(folder: Path, tmp_path: Path) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    tiny_pretrain.run(folder, whole, PLAIN)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_pretrain.stopped(folder, parted, PLAIN, after=5)
+    several.launch(tiny_pretrain.several, (folder, parted, PLAIN), 2)
+    assert losses(parted) == pytest.approx(losses(whole), abs=1e-3)
+    assert losses(parted)[:4] == losses(whole)[:4]
