@@ -202,9 +202,7 @@ def text_clean(
         elif workers or ray:
             raise BadInput("labelled rows are cleaned in one process", "leave out --workers, --ray")
         else:
-            from bantam import recipe as recipes
-
-            report = labelled.text(recipe, run or run_folder(recipes.load(recipe)))
+            report = labelled.text(recipe, run or run_folder(recipe))
             summary = labelled.words(report)
     _print_json(report) if json_ else click.echo(summary)
 

@@ -25,8 +25,8 @@ from bantam.recipe_documents import Documents, Rules
 SCHEMA = 1  # of report.json
 UNREAD = 50  # files that are told one by one
 REASONS = 20  # why files could not be read
-# In which order documents go (the other rules of Gopher after those of repetition); a rule is of the
-# step that it begins with, as in "gopher.min_words".
+# In which order documents go (the other rules of Gopher after those of repetition); a rule is of
+# the step that it begins with, as in "gopher.min_words".
 STEPS = (
     *("no text", "language", "gopher", "repetition", "c4", "fineweb"),
     *("contaminated", "score", "duplicate", "near duplicate"),
