@@ -78,6 +78,15 @@ def test_the_tutorials_of_written_answers_run(tmp_path: Path, page: str) -> None
 
 
 @pytest.mark.slow
+def test_the_tutorial_of_documents_runs_and_prints_what_it_shows(tmp_path: Path) -> None:
+    printed = follow("clean-data", tmp_path)
+    shown = [block.text for block in BLOCKS["clean-data"] if block.language == "console"]
+    for line in "".join(shown).splitlines():
+        assert line in (*printed.splitlines(), "", "…")
+    assert "30 documents" in printed
+
+
+@pytest.mark.slow
 def test_the_tutorial_runs(tmp_path: Path) -> None:
     printed = follow("route-messages", tmp_path)
     assert "tfidf" in printed

@@ -25,8 +25,8 @@ from bantam.recipe_documents import Documents, Rules
 SCHEMA = 1  # of report.json
 UNREAD = 50  # files that are told one by one
 REASONS = 20  # why files could not be read
-# In which order documents go (the other rules of Gopher after those of repetition); a rule is of
-# the step that it begins with, as in "gopher.min_words".
+# In which order documents go, though other rules of Gopher than min_words come after repetition; a
+# rule is of the step that it begins with, as in "gopher.min_words".
 STEPS = (
     *("no text", "language", "gopher", "repetition", "c4", "fineweb"),
     *("contaminated", "score", "duplicate", "near duplicate"),
@@ -107,9 +107,10 @@ def _mix(work: Path, wanted: Documents) -> Plain:
 def words(told: Plain) -> str:
     """The report in some lines."""
     read, kept = told["read"], told["kept"]
+    unit, size = ("MB", 1e6) if read["bytes"] >= 1e6 else ("kB", 1e3)
     found = [
         f"{kept['documents']:,} of {read['documents']:,} documents are kept, "
-        f"{kept['bytes'] / 1e6:.1f} of {read['bytes'] / 1e6:.1f} MB"
+        f"{kept['bytes'] / size:.1f} of {read['bytes'] / size:.1f} {unit}"
     ]
     found += [f"  {rule['count']:9,}  {rule['rule']}" for rule in told["dropped"]]
     if lines := sum(rule["count"] for rule in told["dropped_lines"]):
