@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fenced
-from bantam import recipe
+from bantam import recipe, recipe_documents, recipe_file
 from bantam.cli import bantam as program
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +23,10 @@ RECIPES = sorted(ROOT.glob("recipes/*/*.toml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=[path.parent.name for path in RECIPES])
 def test_every_recipe_is_sound(path: Path) -> None:
-    assert recipe.load(path).data.examples
+    if recipe_file.has_documents(path):
+        assert recipe_documents.load(path).documents.files
+    else:
+        assert recipe.load(path).data.examples
 
 
 def test_the_readme_names_only_commands_that_exist() -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from bantam import recipe_documents
 from bantam.errors import BadInput
-from bantam.recipe_documents import Documents, From, Redaction, Rules, Score
+from bantam.recipe_documents import Documents, From, Judge, Redaction, Rules, Score, Train
 
 NEEDED = {"documents": "files", "documents.sources.forum": "files", "documents.score": "good"}
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -18,6 +18,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "documents.redact": Redaction,
     "documents.score": Score,
     "documents.sources.forum": From,
+    "train": Train,
+    "judge": Judge,
 }
 
 

@@ -344,3 +344,41 @@ def test_the_recipes_can_be_read() -> None:
     for name in ("function-calls", "package-tags", "package-synopsis"):
         assert recipe.load(RECIPES / name / "recipe.toml").task.name == name
     assert str(RECIPES) in sys.path
+
+
+def test_plays_are_cut_into_scenes_without_what_others_wrote(tmp_path: Path) -> None:
+    fetch = load("shakespeare")
+    play = tmp_path / "a_gut.txt"
+    scene = "SCENE {}. A hall.\n\nHAMLET.\n" + "Words, words, words. \n" * 30
+    notice = "<<THIS VERSION IS COPYRIGHT\r\nOF SOMEBODY>>"
+    play.write_bytes(
+        "\r\n".join(
+            [
+                "Licence of others",
+                "*** START OF THIS PROJECT GUTENBERG EBOOK X ***",
+                "ACT I",
+                scene.format("I"),
+                notice,
+                scene.format("II"),
+                "End of Project Gutenberg's X",
+                "More licence",
+            ]
+        ).encode("latin-1")
+    )
+    parts = fetch.parts(fetch.plain(play))
+    assert len(parts) == 2
+    assert parts[0].startswith("ACT I") and "SCENE I." in parts[0]
+    assert parts[1].startswith("SCENE II.")
+    assert not any(word in "".join(parts) for word in ("icence", "Gutenberg", "COPYRIGHT", "\r"))
+
+
+def test_pages_of_a_manual_are_named_by_their_place(tmp_path: Path) -> None:
+    fetch = load("docs-writer")
+    fetch.TARGET = tmp_path / "data"  # type: ignore[attr-defined]
+    place = tmp_path / "opened/usr/share/doc/python3.11/html/_sources/library"
+    place.mkdir(parents=True)
+    (place / "json.rst.txt").write_text("JSON é", encoding="utf-8")
+    assert fetch.write(tmp_path / "opened") == 1
+    assert (tmp_path / "data/library-json.txt").read_text(encoding="utf-8") == "JSON é"
+    with pytest.raises(BadInput, match="no sources"):
+        fetch.write(tmp_path / "data")

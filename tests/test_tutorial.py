@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import fenced
-from bantam import recipe
+from bantam import recipe, recipe_documents
 from bantam.cli import bantam as program
 from bantam.text.look import look
 from bantam.text.prepare import prepare
@@ -84,6 +84,20 @@ def test_the_tutorial_of_documents_runs_and_prints_what_it_shows(tmp_path: Path)
     for line in "".join(shown).splitlines():
         assert line in (*printed.splitlines(), "", "…")
     assert "30 documents" in printed
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_a_model_from_scratch_runs(tmp_path: Path) -> None:
+    printed = follow("scratch", tmp_path)
+    assert "bits for a byte" in printed
+    assert "The for statement is used to" in printed
+    assert list((tmp_path / "runs/python-help/pack").glob("*.gguf"))
+
+
+def test_the_recipe_from_scratch_is_sound(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(first("scratch", "toml").text, "utf-8")
+    assert recipe_documents.load(path).train.budget == 60
 
 
 @pytest.mark.slow

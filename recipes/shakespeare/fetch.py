@@ -54,10 +54,10 @@ def plain(path: Path) -> str:
 
 
 def parts(text: str) -> list[str]:
-    """The scenes of a play; what is shorter than a scene goes to the one before."""
+    """The scenes of a play; what is shorter than a scene goes to the one that follows."""
     found: list[str] = []
     for part in SCENE.split(text):
-        if found and len(part) < LEAST:
+        if found and len(found[-1]) < LEAST:
             found[-1] += part
         else:
             found.append(part)

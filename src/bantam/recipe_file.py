@@ -61,6 +61,7 @@ EXAMPLES = {
     "width": "256",
     "batch": "4096",
     "weight_decay": "0.1",
+    "learning_rate": "0.001",
 }
 ANY = "NAME"  # of a table that the user names
 

@@ -149,9 +149,8 @@ def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
     seen = (ours[:, :, None] == document[:, None, :]) & (
         place[-queries.shape[1] :, None] >= place[None, :]
     )
-    distance = queries[:, :, None] - keys[:, None, :]
     seen = seen & ((keys >= 0)[:, None, :] == (queries >= 0)[:, :, None])
-    return seen if window is None else seen & (distance < window)
+    return seen if window is None else seen & (queries[:, :, None] - keys[:, None, :] < window)
 
 
 def attend(
