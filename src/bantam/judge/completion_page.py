@@ -13,6 +13,16 @@ from bantam.page import charts, loose, template
 from bantam.page.loose import Json
 
 SHOWN = 12  # samples, the last ones first
+SHAPE = {
+    "n_layers": "layers",
+    "width": "width",
+    "hidden_width": "width within the MLP",
+    "n_heads": "heads",
+    "n_kv_heads": "heads of keys and values",
+    "head_size": "width of a head",
+    "vocab_size": "vocabulary",
+    "context": "context, tokens",
+}
 _PARTS: Parts = (
     ("verdict", "judge/verdict.json", object_of),
     ("metrics", "train/metrics.jsonl", lines_of),
@@ -58,13 +68,19 @@ def page(run: Json) -> str:
         last=last,
         samples=loose.rows(run.get("samples"))[::-1][:SHOWN],
         plan=report_run.pairs(loose.part(run.get("plan"))),
-        shape=report_run.pairs(loose.part(loose.part(run.get("lock")).get("shape"))),
+        shape=_shape(loose.part(loose.part(run.get("lock")).get("shape"))),
         tokens=report_run.pairs(loose.part(run.get("tokens"))),
         ledger=report_run.ledger(stages),
         spent=report_run.spent(stages),
         proof=loose.rows(run.get("proof")),
         unreadable=loose.items(run.get("unreadable")),
     )
+
+
+def _shape(shape: Json) -> list[tuple[str, str]]:
+    """What people ask of a shape; the rest of it stands in the lock."""
+    counts = ((name, loose.number(shape.get(key))) for key, name in SHAPE.items())
+    return [(name, f"{count:,.0f}") for name, count in counts if count is not None]
 
 
 def _learned(metrics: list[Json]) -> Any:
