@@ -35,7 +35,7 @@ import psutil
 from bantam.documents import boilerplate, c4, contamination, duplicates, quality, words
 from bantam.documents.normalise import normalise
 from bantam.documents.pool import mapped
-from bantam.documents.read import read_files
+from bantam.documents.read import SHARD, read_files
 from bantam.documents.walk import Source, files
 from bantam.documents.words import SYMBOL
 from bantam.recipe_documents import C4, Boilerplate, FineWeb, Gopher, Repetition, Rules
@@ -47,7 +47,6 @@ FOLDER = Path("runs") / "bench-text"
 SEED = 4
 PART = 28_000_000  # bytes of each source
 LARGEST = 200_000  # bytes of a document: changelogs would be all of /usr/share/doc
-SHARD = 16 << 20
 PLANTED = 0.2  # share of the documents that are copied
 CHANGED = 0.06  # of the words of a copy, at most
 ROWS = 200  # passages that stand for a benchmark

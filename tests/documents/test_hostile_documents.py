@@ -238,7 +238,8 @@ def test_a_pdf_that_never_ends(tmp_path: Path) -> None:
 def test_a_pdf_that_swells(tmp_path: Path) -> None:
     with Apart(memory=150 << 20) as apart:
         [reason] = told(tmp_path, "a.pdf", made.swollen_pdf(300 << 20), apart)
-    assert "memory" in reason
+    # On a busy machine its own bound may end it before it is seen to swell: PDFium then aborts.
+    assert "memory" in reason or "code -6" in reason
 
 
 def reader() -> psutil.Process:

@@ -216,9 +216,12 @@ def _compare(wanted: Documents, clean: Sequence[Shard], folder: Path) -> None:
             f"the rules leave no document: {first}", "change their limits, or switch them off"
         )
     signatures = np.memmap(path, np.uint32, "r", shape=(count, duplicates.NUMBERS))
-    ids = pl.concat(documents)["id"]
-    assert ids.is_unique().all(), "two documents have one id"
-    found = duplicates.find(pl.concat(documents), np.concatenate(exact), signatures)
+    frame = pl.concat(documents)
+    documents.clear()  # memory grows with these, so nothing is held twice
+    assert frame["id"].is_unique().all(), "two documents have one id"
+    hashes = np.concatenate(exact)
+    exact.clear()
+    found = duplicates.find(frame, hashes, signatures)
     del signatures
     path.unlink()
     _held_out(found, wanted).write_parquet(folder / "found.parquet", row_group_size=ROW_GROUP)

@@ -77,9 +77,7 @@ def find(documents: pl.DataFrame, exact: Hashes, signatures: Signatures) -> pl.D
         .astype(np.int64)
     )
     # From here on documents are numbered from the best to the worst.
-    hashed = pl.DataFrame(exact[best_first], schema=["high", "low"]).with_row_index("at")
-    first = hashed.select(pl.col("at").first().over("high", "low")).to_series()
-    original = first.to_numpy().astype(np.int64)  # of exact copies
+    original = _originals(exact[best_first])
     unique = np.flatnonzero(original == np.arange(len(original)))
     unique = unique[signatures[best_first[unique], 0] != NOTHING]
     near, agreed, linked = _near(signatures, best_first[unique])
@@ -129,6 +127,13 @@ def clusters(texts: pl.Series) -> pl.Series:
         {"id": pl.int_range(count, eager=True).cast(pl.String), "licence": [None] * count}
     ).with_columns(words=0, symbols=0)
     return find(documents, drawn.exact, drawn.signatures)["cluster"]
+
+
+def _originals(exact: Hashes) -> Places:
+    """Of documents, the best first: the best that has the same hashes."""
+    hashed = pl.DataFrame(exact, schema=["high", "low"]).with_row_index("at")
+    first = hashed.select(pl.col("at").first().over("high", "low")).to_series()
+    return first.to_numpy().astype(np.int64)
 
 
 def _near(signatures: Signatures, rows: Places) -> tuple[Places, Bytes, Places]:

@@ -30,13 +30,17 @@ def mapped(work: Callable[[T], R], items: Sequence[T], workers: int | None = Non
 
 def _here(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
     from joblib import Parallel, delayed  # type: ignore[import-untyped]
+    from joblib.externals.loky import get_reusable_executor  # type: ignore[import-untyped]
 
     # polars and numba have threads of their own: the processes share the cores as it is.
     with environment(POLARS_MAX_THREADS="1", NUMBA_NUM_THREADS="1"):
         parallel = Parallel(
             workers, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * workers
         )
-        yield from parallel(delayed(work)(item) for item in items)
+        try:
+            yield from parallel(delayed(work)(item) for item in items)
+        finally:  # they would keep their memory while shards are compared
+            get_reusable_executor().shutdown(wait=True)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from bantam.errors import JobFailed
 from bantam.licences import LICENCE_FILE, named_in
 from bantam.runs import file_sha256
 
-SHARD = 16 << 20  # characters of text
+SHARD = 4 << 20  # characters of text in one frame: a process takes 30 bytes for each
 ROW = 200  # bytes that a document costs beside its text
 NESTED = 10  # archives and packed files within one another; a tar.gz is two
 FAULTS = 100  # of one file that are listed one by one

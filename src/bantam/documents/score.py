@@ -25,8 +25,6 @@ import numpy.typing as npt
 import polars as pl
 from scipy.sparse import csr_matrix
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bantam.documents import duplicates, words
@@ -79,6 +77,8 @@ def learn(good: pl.Series, background: pl.Series, seed: int) -> Scorer:
                 f"give at least {FOLDS}, better 50: name more files, or rate more documents",
             )
     part = folds(cluster, kind, seed)
+    from sklearn.metrics import roc_auc_score
+
     found = words.split(texts)
     shares = _shares(found)
     means, biases = np.zeros(len(kind)), np.zeros(len(kind))  # of models that have not seen a text
@@ -217,6 +217,8 @@ def _fitted(shares: csr_matrix, kind: Ints, learned: npt.NDArray[np.bool_]) -> t
     x.data *= scale[x.indices]
     length = float(np.sqrt(x.multiply(x).sum() / x.shape[0])) or 1.0
     x.data /= length  # texts are one long: so the strength of the penalty means the same to all
+    from sklearn.linear_model import LogisticRegression  # 145 MB, which only learning takes
+
     model = LogisticRegression(class_weight="balanced", tol=1e-5, max_iter=300)
     model.fit(x, kind[learned])
     return model.coef_[0] * scale / length, float(model.intercept_[0])
@@ -224,6 +226,8 @@ def _fitted(shares: csr_matrix, kind: Ints, learned: npt.NDArray[np.bool_]) -> t
 
 def _calibrated(raw: Floats, kind: Ints) -> tuple[float, float]:
     """What makes a probability of what the models say of texts that they have not seen."""
+    from sklearn.linear_model import LogisticRegression
+
     wide = float(raw.std()) or 1.0
     model = LogisticRegression(class_weight="balanced").fit(raw[:, None] / wide, kind)
     slope = float(model.coef_[0, 0]) / wide

@@ -31,6 +31,16 @@ SYMBOL, NUMBER, LETTERS, LETTER = 0, 1, 2, 3  # the last is one of a script with
 
 # Classes of characters. Those from DIGIT on are parts of words.
 OTHER, SPACE, CLOSER, SENTENCE_END, LINE, DIGIT, MARK, ALPHABETIC, ALONE = range(9)
+CLASSES = (  # the later ones count
+    (r"\s", SPACE),
+    (r"[\p{Pe}\p{Pf}\"']", CLOSER),
+    (r"\p{Sentence_Terminal}", SENTENCE_END),
+    ("_", LINE),
+    (r"\p{N}", DIGIT),
+    (r"\p{M}", MARK),
+    (r"\p{L}", ALPHABETIC),
+    (UNSPACED, ALONE),
+)
 
 START, PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)  # of FNV-1a
 STIR = np.uint64(0xFF51AFD7ED558CCD)  # the first multiplier of MurmurHash3's finish
@@ -83,19 +93,12 @@ def hashes(words: list[str], fold: bool = False) -> Hashes:
 def classes() -> Bytes:
     """The class of each code point."""
     table = np.full(0x110000, OTHER, np.uint8)
-    everything = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
-    for pattern, value in (
-        (r"\s", SPACE),
-        (r"[\p{Pe}\p{Pf}\"']", CLOSER),
-        (r"\p{Sentence_Terminal}", SENTENCE_END),
-        ("_", LINE),
-        (r"\p{N}", DIGIT),
-        (r"\p{M}", MARK),
-        (r"\p{L}", ALPHABETIC),
-        (UNSPACED, ALONE),
-    ):
-        found = "".join(regex.findall(f"(?V1){pattern}", everything))
-        table[np.frombuffer(found.encode("utf-32-le"), np.uint32)] = value
+    for plane in range(0, 0x110000, 0x10000):  # all at once would take 130 MB
+        codes = (code for code in range(plane, plane + 0x10000) if not 0xD800 <= code < 0xE000)
+        characters = "".join(map(chr, codes))
+        for pattern, value in CLASSES:
+            found = "".join(regex.findall(f"(?V1){pattern}", characters))
+            table[np.frombuffer(found.encode("utf-32-le"), np.uint32)] = value
     return table
 
 
