@@ -3,9 +3,11 @@ alike out, and its verdict."""
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from click.testing import CliRunner
@@ -151,3 +153,16 @@ def test_a_recipe_of_labels_that_completes_is_told_what_it_needs(tmp_path: Path)
     path.write_text('[task]\nkind = "complete"\n[data]\nexamples = ["a.csv"]\n')
     with pytest.raises(BadInput, match="learns from documents"):
         recipe.load(path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_a_cluster_cleans_the_same_documents(here: Path, verdict: dict[str, Any]) -> None:
+    run = here / "spread"
+    asked = ["make", str(here / "recipe.toml"), "--run", str(run), "--ray", "local", "--json"]
+    done = CliRunner().invoke(cli.bantam, asked, catch_exceptions=False)
+    assert done.exit_code == 0
+    for name in ("documents-00000.parquet", "order.parquet"):
+        one, other = (pl.read_parquet(folder / "text" / name) for folder in (here / "run", run))
+        assert one.equals(other)
+    assert json.loads(done.stdout)["verdict"]["model"]["score"] == verdict["model"]["score"]

@@ -144,15 +144,18 @@ def check(recipe: Path, run: Path, json_: bool) -> None:
     type=click.IntRange(1, 1024),
     help="Processes that train a model from scratch together.",
 )
+@click.option("--ray", metavar="ADDRESS", help="Of a Ray cluster that cleans its documents.")
 @as_json
-def make(recipe: Path, run: Path | None, require: bool, nproc: int, json_: bool) -> None:
+def make(
+    recipe: Path, run: Path | None, require: bool, nproc: int, ray: str | None, json_: bool
+) -> None:
     """Make the model of RECIPE: train, pack, judge, report. Goes on where it was stopped."""
     from bantam.judge.verdict import positive
     from bantam.pipeline import make, run_folder
 
     folder = run or run_folder(recipe)
     with _kept():
-        verdict = make(recipe, folder, processes=nproc)
+        verdict = make(recipe, folder, processes=nproc, ray=ray)
     if json_:
         _print_json({"run": str(folder), "verdict": verdict})
     else:

@@ -46,11 +46,12 @@ class Job:
         return vocabulary.load(self.folder / "tokens/tokenizer")
 
 
-def make(path: Path, folder: Path, processes: int = 1) -> dict[str, Any]:
+def make(path: Path, folder: Path, processes: int = 1, ray: str | None = None) -> dict[str, Any]:
     """Run every stage of a recipe of documents and return the verdict.
 
-    `processes` train together, each on its share of every batch. BadInput before anything is spent,
-    JobFailed when a stage fails; what was finished is kept and taken up by the next call.
+    `processes` train together, each on its share of every batch; `ray` is the address of a cluster
+    that cleans the documents. BadInput before anything is spent, JobFailed when a stage fails; what
+    was finished is kept and taken up by the next call.
     """
     from bantam import curation
 
@@ -59,7 +60,7 @@ def make(path: Path, folder: Path, processes: int = 1) -> dict[str, Any]:
     named = [name for name in made.judge.rivals if name not in recipe_documents.RIVALS]
     found = {name: sources.resolve(name, relative_to=here) for name in named}
     rivals = {name: gguf_in(source) for name, source in found.items()}
-    curation.text(path, folder)
+    curation.text(path, folder, ray=ray)
     with runs.alone(folder):
         job = Job(made, folder, rivals, processes)
         tokens_key = _tokens(job)

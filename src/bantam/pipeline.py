@@ -40,22 +40,25 @@ def make(
     folder: Path | None = None,
     schema: dict[str, Any] | None = None,
     processes: int = 1,
+    ray: str | None = None,
 ) -> dict[str, Any]:
     """Run every stage of the recipe at `path` and return the verdict.
 
     `schema` is of the answers, in place of the one that the recipe names; `processes` train a model
-    from scratch together. The run is made in
-    `folder`, or runs/NAME below the current one. BadInput before anything is spent, JobFailed when
-    a stage fails; what was finished is kept and taken up by the next call.
+    from scratch together; `ray` is the address of the cluster that cleans its documents. The run is
+    made in `folder`, or runs/NAME below the current one. BadInput before anything is spent,
+    JobFailed when a stage fails; what was finished is kept and taken up by the next call.
     """
     if recipe_file.has_documents(path):
         from bantam import completing
 
-        return completing.make(path, folder or run_folder(path), processes)
+        return completing.make(path, folder or run_folder(path), processes, ray)
     if processes > 1:
         raise BadInput(
             "only models that complete text are trained by several processes", "leave out --nproc"
         )
+    if ray:
+        raise BadInput("a cluster cleans documents, and this recipe has rows", "leave out --ray")
     made = recipe.load(path)
     if schema is not None and (made.task.kind != "extract" or made.data.tools):
         raise BadInput("a schema was given, but these answers follow none", "leave it out")

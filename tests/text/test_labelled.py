@@ -99,3 +99,5 @@ def test_processes_and_clusters_are_for_documents(here: Path) -> None:
     for more in (["--workers", "2"], ["--ray", "local"]):
         done = CliRunner().invoke(bantam, ["text", "recipe.toml", *more])
         assert isinstance(done.exception, BadInput)
+    done = CliRunner().invoke(bantam, ["make", "recipe.toml", "--ray", "local"])
+    assert isinstance(done.exception, BadInput)
