@@ -27,7 +27,7 @@ BUDGET = 600.0  # seconds, where the recipe says neither budget nor tokens
 LEAST = 100_000  # bytes of training text
 FEWEST = 4  # held-out documents: half to choose by, half to judge by
 PROVED = 40  # held-out documents that the packed file is proved on
-JUDGED = 4_000_000  # bytes of held-out documents that rivals are judged on
+JUDGED = 4_000_000  # bytes of held-out documents that are looked at, on either side
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,17 @@ def _texts(path: Path, split: str) -> Iterable[str]:
 
 
 def _judged(folder: Path) -> tuple[list[str], list[str]]:
-    """The held-out texts: those that choose among checkpoints, and those that judge."""
-    held = [text for path in _documents(folder) for text in _texts(path, "val") if text]
-    return held[::2], held[1::2]
+    """The held-out texts, as many as are needed: those that choose among checkpoints, and those
+    that judge."""
+    held = (text for path in _documents(folder) for text in _texts(path, "val") if text)
+    sides: tuple[list[str], list[str]] = ([], [])
+    left = 2 * JUDGED
+    for number, text in enumerate(held):
+        left -= len(text.encode())
+        if left < 0 and number >= FEWEST:
+            break
+        sides[number % 2].append(text)
+    return sides
 
 
 def _training(folder: Path) -> Iterator[str]:
@@ -307,7 +315,7 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
         from bantam.judge import completion, ngram, squeezed
         from bantam.train import fresh_stage
 
-        texts = _within(_judged(job.folder)[1], JUDGED)
+        texts = _judged(job.folder)[1]
         packed = next((job.folder / "pack").glob("*.gguf"))
         files = {"ours": packed, **job.rivals}
         bits = {}
@@ -345,18 +353,6 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
     verdict = json.loads((job.folder / "judge/verdict.json").read_text(encoding="utf-8"))
     assert isinstance(verdict, dict)
     return verdict
-
-
-def _within(texts: list[str], most: int) -> list[str]:
-    """The first texts that together have no more bytes, one at least."""
-    kept: list[str] = []
-    size = 0
-    for text in texts:
-        size += len(text.encode())
-        if kept and size > most:
-            break
-        kept.append(text)
-    return kept
 
 
 def _ids(model: Path, texts: list[str]) -> list[list[int]]:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -171,6 +172,23 @@ def test_it_stops_when_nothing_gets_better(folder: Path, tmp_path: Path) -> None
     plan = replace(PLAN, learning_rate=1e-12, matrix_rate=1e-12, patience=2, weight_decay=0.0)
     points = pretrain.train(fresh.fresh(SHAPE), train, val, plan, tmp_path)
     assert len(points) < 6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler")
+def test_compiled_blocks_learn_the_same(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "plain")
+    run(folder, tmp_path / "compiled", replace(PLAN, compiled=True))
+    plain, compiled = (_told(tmp_path / name) for name in ("plain", "compiled"))
+    for one, other in zip(plain, compiled, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=5e-3)
+
+
+def test_long_runs_are_compiled() -> None:
+    for seconds, compiled in ((600.0, False), (1200.0, shutil.which("g++") is not None)):
+        wish = Wish(seconds=seconds)
+        plan = pretrain_plan.scheduled(wish, {1: Pace(0.5, 0.4)}, "float32", 256, 10**7, 0.0)
+        assert plan.compiled == compiled
 
 
 # --- rules and plans

@@ -45,15 +45,16 @@ class Reading:
 
     def batches(self, size: int, begin: int = 0) -> Iterator[NDArray[np.int64]]:
         """Endless batches of `size` rows, [size, context + 1], from batch number `begin` on."""
+        rows = self.rows
         at, current, laid = begin * size, -1, None
         while True:
             batch = np.empty((size, self.context + 1), np.int64)
             for row in batch:
-                if at // self.rows != current or laid is None:
-                    current = at // self.rows
+                if at // rows != current or laid is None:
+                    current = at // rows
                     laid = self._laid(current)
                 documents, ends, shuffled = laid
-                row[:] = self._row(documents, ends, int(shuffled[at % self.rows]))
+                row[:] = self._row(documents, ends, int(shuffled[at % rows]))
                 at += 1
             yield batch
 

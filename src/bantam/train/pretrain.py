@@ -128,11 +128,13 @@ def train(
             if judged:
                 started, bits = time.monotonic(), 0.0
                 if first:
-                    with autocast(decoder, plan):
-                        bits = held_out.bits_per_byte(
-                            decoder, held, plan.context, plan.evaluate_tokens
-                        )
-                    look(decoder, step)
+                    # What is compiled is so for one shape; to compile it for others takes minutes.
+                    with torch.compiler.set_stance("force_eager"):
+                        with autocast(decoder, plan):
+                            bits = held_out.bits_per_byte(
+                                decoder, held, plan.context, plan.evaluate_tokens
+                            )
+                        look(decoder, step)
                 line["bits_per_byte"] = ranks.first_says(bits, where)
                 _check_finite(line["bits_per_byte"], plan)
                 line["judging"] = time.monotonic() - started
