@@ -3,6 +3,9 @@ alike out, and its verdict."""
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import bantam
 import tiny_corpus
-from bantam import cli, recipe, recipe_documents
+from bantam import cli, pipeline, recipe, recipe_documents
 from bantam.corpus import vocabulary
 from bantam.errors import BadInput
 from bantam.model import Model
@@ -105,6 +108,33 @@ def test_transformers_and_the_runtime_go_on_alike(here: Path, tmp_path: Path) ->
         with Model(file, threads=1) as packed:
             assert packed.start + packed.encode([(text, False)]) == ids
             assert packed.runtime.complete(ids, most).text[:same] == continued[:same]
+
+
+@pytest.mark.slow
+def test_two_processes_make_about_the_same_model(here: Path, verdict: dict[str, Any]) -> None:
+    told = pipeline.make(here / "recipe.toml", here / "two", processes=2)
+    # Trained by sums in another order; untrained it would take 3.3.
+    assert told["model"]["score"] == pytest.approx(verdict["model"]["score"], abs=0.05)
+
+
+@pytest.mark.slow
+def test_torchrun_from_outside_is_taken_up(here: Path, tmp_path: Path) -> None:
+    """As on a cluster: `bantam make` is stopped once it trains, and torchrun does the training."""
+    program = "from bantam.cli import main; main()"
+    command = [sys.executable, "-c", program, "make", "recipe.toml", "--run", str(tmp_path)]
+    first = subprocess.Popen(command, cwd=here, stderr=subprocess.DEVNULL)
+    job, end = tmp_path / "train.partial/job.json", time.monotonic() + 120
+    while not job.exists():
+        assert first.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    first.kill()
+    first.wait(60)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", "2", "-m", "bantam.train.several", str(tmp_path)]
+    subprocess.run(torchrun, check=True, timeout=240, stderr=subprocess.DEVNULL)
+    weights = (tmp_path / "train.partial/weights.safetensors").read_bytes()
+    pipeline.make(here / "recipe.toml", tmp_path)
+    assert (tmp_path / "train/weights.safetensors").read_bytes() == weights
 
 
 @pytest.mark.usefixtures("verdict")

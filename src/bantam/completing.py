@@ -191,8 +191,8 @@ def _train(job: Job, tokens_key: str) -> str:
         shape, plan = _planned(job, key, _unique(tokens))
         runs.write_json(folder / "plan.json", asdict(plan))
         asked = fresh_stage.Asked(shape, plan, tokens, kept != "shuffled", key)
+        fresh_stage.write(asked, folder / several.ASKED)  # also for a torchrun from outside
         if job.processes > 1:
-            fresh_stage.write(asked, folder / several.ASKED)
             several.start(folder, job.processes)
         with bar("train") as advance:
             return fresh_stage.train(asked, folder, advance)
