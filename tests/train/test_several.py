@@ -12,6 +12,7 @@ import tiny_pretrain
 from bantam.train import several
 from tiny_pretrain import PLAN
 
+pytestmark = pytest.mark.slow  # each starts two processes that import torch
 PLAIN = replace(PLAN, steps=12, optimizer="adamw")
 
 
@@ -28,7 +29,6 @@ def losses(place: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
-@pytest.mark.slow
 def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     tiny_pretrain.run(folder, one, PLAIN)
