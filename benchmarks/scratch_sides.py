@@ -61,6 +61,8 @@ class Watch:
 
     def pace(self) -> float:
         """Seconds a step, the first ones left out where there are others."""
+        if len(self.ends) == 1:
+            return self.ends[0]
         first = min(WARM, len(self.ends) - 2)
         return (self.ends[-1] - self.ends[first]) / (len(self.ends) - 1 - first)
 

@@ -208,6 +208,7 @@ def test_judging_takes_no_time(sides: ModuleType) -> None:
     assert watch.pace() == 2.0
     short = sides.Watch(None)
     short.noted(9.0)
+    assert short.pace() == 9.0
     short.noted(10.0)
     assert short.pace() == 1.0
     timed = sides.Watch(5.0)
