@@ -5,6 +5,8 @@ tokenizer and a corpus (`bantam.corpus.shards`) of each. All sides read the same
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,13 +61,21 @@ def ids_of(corpus: Corpus, documents: int) -> Ids:
     return only[: int(corpus.lengths[:documents].sum())]
 
 
+@contextmanager
+def judging() -> Iterator[None]:
+    """In bfloat16; what was compiled for the shape of batches is not compiled for others, which
+    takes minutes."""
+    with torch.compiler.set_stance("force_eager"), torch.autocast("cpu", torch.bfloat16):
+        yield
+
+
 def bits_per_byte(decoder: Any, held: Corpus) -> float:
     """Of the documents that are held out, by a decoder or whatever looks like one, in bfloat16."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with judging():
         return held_out.bits_per_byte(decoder, held, CONTEXT)
 
 
 def grammar(decoder: Any, tokenizer: Tokenizer) -> float:
     """The accuracy over all pairs of our own."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with judging():
         return pairs.judge(ours(), partial(scored, decoder, tokenizer, CONTEXT))[0].accuracy
