@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import job
-from bantam import kinds, pipeline, recipe
+from bantam import kinds, labelled, pipeline, recipe
 from bantam.errors import BadInput
 from bantam.job import Job
 from bantam.judge import certainty, prompted, written
@@ -272,7 +272,7 @@ def test_another_order_of_properties_is_another_schema(tmp_path: Path, tiny_mode
         (tmp_path / "own.json").write_text(json.dumps(own), "utf-8")
         found = pipeline._sources(made, folder)
         begun = Job(made, folder, found, recipe.answer_schema(made))
-        pipeline._text(begun)
+        labelled.stage(begun)
         assert list(json.loads(begun.rows("train")["output"][0])) == names
         assert "train outputs hold numbers over 1e15" in pipeline._never_met(begun)[0]
 
