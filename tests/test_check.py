@@ -100,3 +100,40 @@ def test_a_machine_that_lacks_something_is_told(
 ) -> None:
     monkeypatch.setattr(module, name, found)
     assert [told[: len(what)] for told in failed(recipe)] == [what]
+
+
+def of_documents(folder: Path, more: str = "") -> Path:
+    (folder / "text").mkdir(parents=True)
+    for name in ("a.txt", "b.md"):
+        (folder / "text" / name).write_text("It rained, and nobody came. " * 40, "utf-8")
+    path = folder / "recipe.toml"
+    path.write_text(
+        '[task]\nname = "rain"\nkind = "complete"\n[documents]\nfiles = ["text/"]\n'
+        f'[base]\nmodel = "scratch"\n[train]\nbudget = "1 min"\n{more}',
+        "utf-8",
+    )
+    return path
+
+
+def test_a_recipe_of_documents_is_looked_at_too(tmp_path: Path) -> None:
+    path = of_documents(tmp_path / "job")
+    before = sorted(tmp_path.rglob("*"))
+    assert failed(path) == []
+    told = "\n".join(line["what"] for line in check(path, path.parent / "runs"))
+    assert "documents: 2 files, 2.24 kB" in told
+    assert "time: at most 1 min of training" in told
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ('"text/"', '"nowhere/"', "does not exist"),
+        ('"text/"', '"text/*.pdf"', "no file to read"),
+        ("budget", "budgett", "there is no such key"),
+        ("[base]", '[judge]\nrivals = ["nowhere.gguf"]\n[base]', "nowhere.gguf"),
+    ],
+)
+def test_each_fault_of_documents_is_named(tmp_path: Path, old: str, new: str, what: str) -> None:
+    path = of_documents(tmp_path / "job")
+    assert any(what in one for one in failed(change(path, old, new)))

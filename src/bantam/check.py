@@ -7,20 +7,29 @@ from functools import partial
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import psutil
 
-from bantam import recipe, sources, units
+from bantam import recipe, recipe_documents, recipe_file, sources, units
 from bantam.errors import BadInput, BantamError
 from bantam.formats import gguf, safetensors
 from bantam.kinds import classify
-from bantam.model import rival_in
+from bantam.model import gguf_in, rival_in
 from bantam.page import words
 from bantam.sources import endpoint
 
 Line = dict[str, Any]  # what, ok, mend, warnings
 Found = TypeVar("Found")
+# Bytes on disk for each: float32 weights, checkpoints with two moments, and the packed file.
+PARAMETER = 4 + 2 * 16 + 1.1
+TEXT = 3.0  # bytes on disk for each byte that is read: three steps, compressed, and the tokens
+
+
+class Tried(Protocol):
+    """Does something and tells it, or what was wrong with it."""
+
+    def __call__(self, act: Callable[[], Found], told: Callable[[Found], str]) -> Found | None: ...
 
 
 def check(path: Path, run: Path) -> list[Line]:
@@ -39,15 +48,19 @@ def check(path: Path, run: Path) -> list[Line]:
         lines.append({"what": told(found), "ok": True, "mend": "", "warnings": []})
         return found
 
+    if _of_documents(path):
+        _check_documents(path, run, tried)
+        return lines
     made = tried(lambda: recipe.load(path), lambda r: f"recipe {path}: {r.task.name}")
     if made is None:
         return lines
     installed = tried(_installed, lambda _: "PyTorch, polars and scikit-learn are installed")
+    here = made.path.parent
     data = {
-        name: tried(partial(_here, made, name), partial(_told, name)) for name in made.data.files
+        name: tried(partial(_here, here, name), partial(_told, name)) for name in made.data.files
     }
     base, *rivals = (
-        tried(partial(_here, made, name), partial(_told, name)) for name in _models(made)
+        tried(partial(_here, here, name), partial(_told, name)) for name in _models(made)
     )
     held = {name: source for name, source in data.items() if source is not None}
     if len(held) == len(data):
@@ -62,12 +75,76 @@ def check(path: Path, run: Path) -> list[Line]:
     if base is not None:
         size = tried(partial(_parameters, base), lambda n: f"base: {n / 1e6:.0f}M parameters")
         if size is not None:
-            tried(partial(_disk, size, run), str)
+            tried(partial(_disk, size * PARAMETER, run), str)
         if size is not None and installed:
             tried(partial(_family, base), str)
             tried(partial(_memory, size, base, made), str)
     tried(partial(_time, made), str)
     return lines
+
+
+def _of_documents(path: Path) -> bool:
+    try:
+        return recipe_file.has_documents(path)
+    except BadInput:  # which reading the recipe tells
+        return False
+
+
+def _check_documents(path: Path, run: Path, tried: Tried) -> None:
+    made = tried(
+        lambda: recipe_documents.load(path), lambda found: f"recipe {path}: {found.task.name}"
+    )
+    if made is None:
+        return
+    tried(_installed, lambda _: "PyTorch, polars and scikit-learn are installed")
+    found = tried(partial(_read, made, path.parent), _told_documents)
+    for name in made.judge.rivals:
+        if name not in recipe_documents.RIVALS:
+            rival = tried(partial(_here, path.parent, name), partial(_told, name))
+            if rival is not None:
+                tried(partial(gguf_in, rival), lambda file: f"rival: {file.name}")
+    if found is not None:
+        tried(partial(_disk, found[1] * TEXT, run), str)
+    if made.task.kind == "complete":
+        tried(partial(_time_from_scratch, made), str)
+
+
+def _read(made: recipe_documents.Recipe, here: Path) -> tuple[int, int] | None:
+    """How many files would be read, and their bytes; None where `make` fetches some."""
+    from bantam import curation
+    from bantam.documents import walk
+
+    try:
+        with sources.closed():
+            places = list(curation.places(made, here))
+    except sources.NotHeld:
+        if sources.offline():
+            raise
+        return None
+    named = [place.folder / one for place in places for one in walk.files(place) if _is_path(one)]
+    if not named:
+        raise BadInput(
+            "documents.files: there is no file to read", "name a folder, a file or a pattern"
+        )
+    return len(named), sum(file.stat().st_size for file in named)
+
+
+def _is_path(one: object) -> TypeGuard[str]:
+    return isinstance(one, str)  # else it is told why it is passed over
+
+
+def _told_documents(found: tuple[int, int] | None) -> str:
+    if found is None:
+        return "documents: not all here yet, `bantam make` fetches them"
+    return f"documents: {found[0]:,} file{'s' * (found[0] != 1)}, {words.size(found[1])}"
+
+
+def _time_from_scratch(made: recipe_documents.Recipe) -> str:
+    train = made.train
+    if train.tokens:
+        return f"time: {train.tokens:,} tokens of training, then the judging"
+    budget = train.budget or recipe_documents.BUDGET
+    return f"time: at most {units.write_seconds(budget)} of training, then the judging"
 
 
 def _models(made: recipe.Recipe) -> list[str]:
@@ -100,11 +177,11 @@ def _installed() -> bool:
     return True
 
 
-def _here(made: recipe.Recipe, name: str) -> sources.Source | None:
+def _here(folder: Path, name: str) -> sources.Source | None:
     """The source if it is on this disk; None when `make` will fetch it."""
     try:
         with sources.closed():
-            return sources.resolve(name, relative_to=made.path.parent)
+            return sources.resolve(name, relative_to=folder)
     except sources.NotHeld:
         if sources.offline():
             raise
@@ -177,9 +254,7 @@ def _family(base: sources.Source) -> str:
     return f"base: of the family {gguf_file.check_base(sources.model_file(base)).family}"
 
 
-def _disk(parameters: int, run: Path) -> str:
-    """Float32 weights, checkpoints with two moments, and the packed file."""
-    needed = parameters * (4 + 2 * 16 + 1.1)
+def _disk(needed: float, run: Path) -> str:
     place = run
     while not place.exists():
         place = place.parent

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bantam.formats.tokenizer import Tokenizer
 
 BITS = "Q8_0"
-BUDGET = 600.0  # seconds, where the recipe says neither budget nor tokens
 LEAST = 100_000  # bytes of training text
 FEWEST = 4  # held-out documents: half to choose by, half to judge by
 PROVED = 40  # held-out documents that the packed file is proved on
@@ -197,7 +196,7 @@ def _train(job: Job, tokens_key: str) -> str:
         with bar("train") as advance:
             return fresh_stage.train(asked, folder, advance)
 
-    seconds = None if wanted.tokens else wanted.budget or BUDGET
+    seconds = None if wanted.tokens else wanted.budget or recipe_documents.BUDGET
     run_stage(job, "train", key, build, resumes=True, predicted_seconds=seconds)
     return key
 
@@ -222,7 +221,7 @@ def _planned(job: Job, key: str, unique: int) -> Any:
     if lock.get("plan_key") == key:
         return fresh_stage.shape_of(lock["shape"]), Plan(**lock["plan"])
     wanted = job.made.train
-    seconds = None if wanted.tokens else wanted.budget or BUDGET
+    seconds = None if wanted.tokens else wanted.budget or recipe_documents.BUDGET
     if seconds is not None:
         say("  timing a few steps to plan the training")
     wish = pretrain_plan.Wish(

@@ -49,13 +49,13 @@ def text(
     with runs.alone(folder):
         runs.write_text(folder / "recipe.toml", path.read_text(encoding="utf-8"))
         here = path.parent
-        places = list(_places(made, here))
+        found = list(places(made, here))
         benchmarks = _benchmarks(made.documents.against, here)
         liked = _liked(made.documents.score, here) if made.documents.score else None
         work = (folder / WORK).absolute()  # for processes that stand elsewhere
         work.mkdir(exist_ok=True)
         here_or_there = (
-            cluster.joined(ray, [work, *(place.folder for place in places)], workers=workers)
+            cluster.joined(ray, [work, *(place.folder for place in found)], workers=workers)
             if ray
             else nullcontext(partial(pool.mapped, workers=workers))
         )
@@ -66,7 +66,7 @@ def text(
         ):
             shards = curate(
                 made.documents,
-                places,
+                found,
                 benchmarks,
                 liked,
                 work,
@@ -92,7 +92,7 @@ def _gathered(shards: Sequence[Shard], work: Path, wanted: Documents, folder: Pa
     told.write(told.report(work, wanted), folder)
 
 
-def _places(made: Recipe, here: Path) -> Iterator[Source]:
+def places(made: Recipe, here: Path) -> Iterator[Source]:
     """The folders and patterns that the recipe's sources come to."""
     wanted = made.documents
     if wanted.files:

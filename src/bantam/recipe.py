@@ -274,7 +274,7 @@ def load(path: Path) -> Recipe:
     text, raw = table_of(path)
     if "documents" in raw and "data" not in raw:
         raise BadInput(
-            f"{path} is a recipe of documents, which `bantam make` and `bantam text` know",
+            f"{path} is a recipe of documents, not of rows with answers",
             f"`bantam make {path}` makes its model, `bantam text` cleans its documents",
         )
     if isinstance(raw.get("task"), dict):

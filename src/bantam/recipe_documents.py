@@ -26,6 +26,7 @@ from bantam.recipe_types import (
 )
 
 UNNAMED = "documents"  # the source of files that have no name
+BUDGET = 600.0  # seconds of training, where the recipe says neither budget nor tokens
 RIVALS = ("zstd", "ngram")  # ways to predict text without a language model
 ENGLISH = ["the", "be", "to", "of", "and", "that", "have", "with"]  # Gopher's stop words
 
