@@ -39,3 +39,8 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/tune.py
 	$(BIN)/python benchmarks/tune.py --ablate --steps 12
+	$(BIN)/python benchmarks/serve.py --requests 48
+	$(BIN)/python benchmarks/text.py
+	$(BIN)/python benchmarks/scratch.py throughput
+	$(BIN)/python benchmarks/scratch.py quality
+	$(BIN)/python benchmarks/less.py
