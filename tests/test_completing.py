@@ -145,6 +145,10 @@ def test_it_is_run_and_shown(here: Path) -> None:
     assert len(json.loads(told.stdout)["continuation"]) > 5
     plain = runner.invoke(cli.bantam, ["run", str(here / "run"), "The cat"])
     assert plain.stdout.startswith("The cat")
+    piped = runner.invoke(cli.bantam, ["run", str(here / "run")], input="A dog\n")
+    assert piped.stdout.startswith("A dog") and not piped.stdout.startswith("A dog\n")
+    refused = runner.invoke(cli.bantam, ["run", str(here / "run"), "--file", "rows.csv"])
+    assert "goes on with a text" in str(refused.exception)
     assert "bits for a byte" in runner.invoke(cli.bantam, ["show", str(here / "run")]).stdout
 
 

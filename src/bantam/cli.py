@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object and no more.")
 PATH = click.Path(path_type=Path)
+LONGEST = 1 << 20  # characters of a text that is to be gone on with
 
 
 def main() -> None:
@@ -195,11 +196,10 @@ def text_clean(
     from bantam import curation, labelled
     from bantam.documents import told
     from bantam.pipeline import run_folder
-    from bantam.recipe_file import table_of
+    from bantam.recipe_file import has_documents
 
-    raw = table_of(recipe)[1]
     with _kept():
-        if "documents" in raw or "data" not in raw:
+        if has_documents(recipe):
             report = curation.text(recipe, run, workers=workers, ray=ray)
             summary = told.words(report)
         elif workers or ray:
@@ -290,7 +290,9 @@ def run(
     declared = use.declarations(tools) if tools else None
     with load(model, threads=threads) as loaded:
         if loaded.completes:
-            _complete(loaded, text, file, json_)
+            if file or output or tools:
+                raise BadInput("this model goes on with a text", "give a text, or standard input")
+            _complete(loaded, text, json_)
         elif text is not None:
             answer = loaded(text, declared)
             _print_json(use.plain(answer)) if json_ else click.echo(use.line(answer))
@@ -302,11 +304,10 @@ def run(
                 click.echo(f"{count} answers in {output}", err=True)
 
 
-def _complete(loaded: Model, text: str | None, file: Path | None, json_: bool) -> None:
-    """Write a text and what may follow it."""
-    if file is not None:
-        raise BadInput("this model goes on with a text, and a file was given", "give a text")
-    text = "" if text is None else text
+def _complete(loaded: Model, text: str | None, json_: bool) -> None:
+    """Write a text, by default what stands on standard input, and what may follow it."""
+    if text is None:
+        text = "" if sys.stdin.isatty() else sys.stdin.read(LONGEST).removesuffix("\n")
     pieces = loaded.complete(text)
     if json_:
         _print_json({"text": text, "continuation": "".join(pieces)})

@@ -16,9 +16,8 @@ from bantam.nets.rope import Rope
 
 HEAD = 64  # values of a head; half as many in narrow models
 WIDTHS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048)
-WIDE = (
-    42  # width a layer: 256 has 6 layers. Small models gain by depth (MobileLLM, Liu et al. 2024)
-)
+# Width a layer: 256 has 6 layers. Small models gain by depth (MobileLLM, Liu et al. 2024).
+WIDE = 42
 BLOCK = 256  # of llama.cpp's K-quants; its other formats have blocks of 32
 
 

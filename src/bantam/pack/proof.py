@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bantam.errors import JobFailed
 from bantam.kinds import Row, Task, classify, texts
 from bantam.model import Model
 from bantam.nets.choose import choose
@@ -58,6 +59,16 @@ def prove_written(decoder: Decoder, packed: Model, rows: Sequence[Row]) -> list[
     shipped = np.array(packed.runtime.choose(prompts, likely))
     said = [row.text for row in rows]
     return _checks(packed, said, "token", trained, shipped, _near(trained, shipped))
+
+
+def hold(checks: Sequence[dict[str, Any]]) -> None:
+    """Raises JobFailed where one did not pass."""
+    failed = [check for check in checks if not check["passed"]]
+    if failed:
+        raise JobFailed(
+            f"the packed file does not behave like the trained weights: {failed[0]}",
+            "this is a bug in Bantam; please report it with this line",
+        )
 
 
 def prove_texts(decoder: Decoder, packed: Model, said: Sequence[str]) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def tune(
             if judged:
                 with autocast(decoder, plan):
                     line["val_score"], line["val_loss"] = evaluate(decoder)
-                _check_finite(line["val_loss"], plan)
+                check_finite(line["val_loss"], plan.learning_rate)
                 place = _judged(place, plan, line)
             log.write(json.dumps(line) + "\n")
             log.flush()
@@ -153,7 +153,7 @@ def step_of(
             with autocast(decoder, plan):
                 loss = answer_loss(decoder, part, start) * (len(part) / len(batch))
             value += loss.item()
-            _check_finite(value, plan)
+            check_finite(value, plan.learning_rate)
             loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
         optimizer.step()
@@ -170,11 +170,12 @@ def autocast(decoder: Decoder, plan: Plan) -> AbstractContextManager[object]:
     return torch.autocast(device, torch.bfloat16, enabled=mixed)
 
 
-def _check_finite(loss: float, plan: Plan) -> None:
+def check_finite(loss: float, learning_rate: float) -> None:
+    """Raises JobFailed where a loss is no number any more."""
     if not math.isfinite(loss):
         raise JobFailed(
             f"training diverged: the loss became {loss}",
-            f"lower train.learning_rate (it was {plan.learning_rate:g})",
+            f"lower train.learning_rate (it was {learning_rate:g})",
         )
 
 

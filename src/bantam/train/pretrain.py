@@ -5,7 +5,6 @@ from its last checkpoint and ends in the same weights, bit for bit (same machine
 """
 
 import json
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -21,12 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bantam.corpus.reading import Reading, positions
 from bantam.corpus.shards import Corpus
-from bantam.errors import JobFailed
 from bantam.nets.decoder import Decoder
 from bantam.nets.head import learning_loss
 from bantam.train import held_out, laws, ranks, state
 from bantam.train.interrupt import asked_to_stop
-from bantam.train.loop import cut, saving
+from bantam.train.loop import check_finite, cut, saving
 from bantam.train.optimizers import optimizers
 
 AT_ONCE = 2048  # tokens forward and backward: bounds memory, costs no time
@@ -136,7 +134,7 @@ def train(
                             )
                         look(decoder, step)
                 line["bits_per_byte"] = ranks.first_says(bits, where)
-                _check_finite(line["bits_per_byte"], plan)
+                check_finite(line["bits_per_byte"], plan.learning_rate)
                 line["judging"] = time.monotonic() - started
                 judging += line["judging"]
             place = _placed(place, plan, line)
@@ -211,7 +209,7 @@ def step_of(
                 (loss * (ranks.size() / count)).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         value = float(ranks.summed(total)) / count
-        _check_finite(value, plan)
+        check_finite(value, plan.learning_rate)
         torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
         for mover in movers:
             mover.step()
@@ -245,14 +243,6 @@ def _seconds_of_judging(metrics: Path) -> float:
         return 0.0
     lines = metrics.read_text(encoding="utf-8").splitlines()
     return float(sum(json.loads(line).get("judging", 0.0) for line in lines))
-
-
-def _check_finite(loss: float, plan: Plan) -> None:
-    if not math.isfinite(loss):
-        raise JobFailed(
-            f"training diverged: the loss became {loss}",
-            f"lower train.learning_rate (it was {plan.learning_rate:g})",
-        )
 
 
 def _placed(place: state.Place, plan: Plan, line: dict[str, float]) -> state.Place:
