@@ -43,9 +43,8 @@ def files(source: Source) -> Iterator[str | Unread]:
     if not source.folder.is_dir():
         raise BadInput(f"{source.folder} is no folder", f"name the folder of source {source.name}")
     if all(_plain_file(source.folder, pattern) for pattern in source.files):
-        yield from sorted(
-            set(source.files)
-        )  # the folder, which may be large, is not looked through
+        # The folder, which may be large, is not looked through.
+        yield from sorted(set(source.files))
         return
     taken = _patterns(source.files)
     root = os.path.realpath(source.folder)
