@@ -200,3 +200,12 @@ def test_a_cluster_cleans_the_same_documents(here: Path, verdict: dict[str, Any]
         one, other = (pl.read_parquet(folder / "text" / name) for folder in (here / "run", run))
         assert one.equals(other)
     assert json.loads(done.stdout)["verdict"]["model"]["score"] == verdict["model"]["score"]
+
+
+def test_a_recipe_that_completes_and_names_no_documents_is_told_to(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[task]\nname = "w"\nkind = "complete"\n', "utf-8")
+    with pytest.raises(BadInput) as refused:
+        pipeline.make(recipe, tmp_path / "run")
+    assert "documents: is missing" in refused.value.message
+    assert "[documents]" in refused.value.mend

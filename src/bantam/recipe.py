@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from bantam.errors import BadInput
-from bantam.recipe_file import LARGEST, NAME, Mistake, default_name, held, table_of, told
+from bantam.recipe_file import (
+    LARGEST,
+    NAME,
+    Mistake,
+    default_name,
+    held,
+    of_documents,
+    table_of,
+    told,
+)
 from bantam.recipe_types import (
     Bytes,
     Column,
@@ -272,7 +281,7 @@ class Recipe(Written):
 def load(path: Path) -> Recipe:
     """Read and check a recipe. BadInput tells every mistake at once, each with its line and key."""
     text, raw = table_of(path)
-    if "documents" in raw and "data" not in raw:
+    if of_documents(raw):
         raise BadInput(
             f"{path} is a recipe of documents, not of rows with answers",
             f"`bantam make {path}` makes its model, `bantam text` cleans its documents",

@@ -86,8 +86,14 @@ def table_of(path: Path) -> tuple[str, dict[str, Any]]:
 
 def has_documents(path: Path) -> bool:
     """Whether the recipe is one of documents. Raises BadInput for what is no TOML."""
-    _, raw = table_of(path)
-    return "documents" in raw and "data" not in raw
+    return of_documents(table_of(path)[1])
+
+
+def of_documents(raw: dict[str, Any]) -> bool:
+    """The same of what a recipe says."""
+    task = raw.get("task")
+    completes = isinstance(task, dict) and task.get("kind") == "complete"
+    return "data" not in raw and ("documents" in raw or completes)
 
 
 def held(
