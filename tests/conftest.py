@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ from tiny import tiny_llama
 # The hub's client would ask it for a list of programs to report. Read when it is imported, which
 # transformers does in tests of the networks.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 reached: list[str] = []  # what a test tried to reach outside this machine
 
