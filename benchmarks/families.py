@@ -111,13 +111,13 @@ def measured(folder: Path, threads: int) -> dict[str, float]:
     parameters = sum(weight.numel() for weight in decoder.parameters())
     plan = Plan("lora", "bfloat16", threads, STEPS, ROWS, 1e-4, 1, STEPS, 0)
     loop.prepare(decoder, plan)
-    step = loop.step_of(decoder, plan, [], loop.optimizer_of(decoder, plan))
+    step = loop.step_of(decoder, plan, loop.optimizer_of(decoder, plan))
     ids = torch.randint(5, 30_000, (ROWS, TOKENS)).tolist()
     batch = [Example(row, [Answer(TOKENS - 1, (5, 6, 7), 1)]) for row in ids]
     seconds = []
     for _ in range(STEPS):
         began = time.perf_counter()
-        step(batch, 1e-4)
+        step(batch, [], 1e-4)
         seconds.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"parameters": parameters, "reading": reading, "step": min(seconds), "peak": peak}

@@ -420,13 +420,13 @@ def ablation(asked: Run) -> Run:
             raise ValueError(without)
     decoder = load.load(base_of(asked))
     loop.prepare(decoder, plan)
-    take = loop.step_of(decoder, plan, start, loop.optimizer_of(decoder, plan))
+    take = loop.step_of(decoder, plan, loop.optimizer_of(decoder, plan))
     order = islice(batches(lengths, plan.batch_size, plan.seed), plan.steps)
     steps = [[examples[i] for i in batch] for batch in order]
-    take(steps[0], plan.learning_rate)
+    take(steps[0], start, plan.learning_rate)
     began, cpu_began = time.perf_counter(), time.process_time()
     for batch in steps:
-        take(batch, plan.learning_rate)
+        take(batch, start, plan.learning_rate)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     seen = sum(map(len, steps))
     tokens = seen * (mean_length(examples) - len(start)) + len(steps) * len(start)

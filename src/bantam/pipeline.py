@@ -185,11 +185,14 @@ def _planned(job: Job, key: str) -> Any:
         val,
         train,
         time.perf_counter() - began,
+        stage.readings(job.tokenizer, job.learned) if train.adapt else (),
     )
     write_lock(job.folder, plan=asdict(plan), plan_key=key, warnings=warnings)
-    passes = plan.steps * plan.batch_size / len(examples)
+    passes = (plan.steps - plan.reading_steps) * plan.batch_size / len(examples)
+    reading = f"{plan.reading_steps} of them reading, " if plan.reading_steps else ""
     say(
-        f"  plan: {plan.method}, {plan.steps} steps of {plan.batch_size} ({passes:.1f} passes), "
+        f"  plan: {plan.method}, {plan.steps} steps of {plan.batch_size} ({reading}{passes:.1f} "
+        f"passes), "
         f"{plan.threads} thread{'s' * (plan.threads > 1)}, {plan.precision}"
     )
     return plan

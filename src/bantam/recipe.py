@@ -183,7 +183,8 @@ class Base(Section):
 class Train(Section):
     """How long and how to tune. Exactly one of epochs, steps and budget (seconds) is set.
 
-    With `class_weights = "balanced"` every label counts alike, however few its rows.
+    With `class_weights = "balanced"` every label counts alike, however few its rows. With `adapt` a
+    quarter of the steps is spent on reading the training texts, before their answers are learned.
     """
 
     method: Literal["auto", "lora", "full"] = "auto"
@@ -193,6 +194,7 @@ class Train(Section):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
     class_weights: Literal["none", "balanced"] = "none"
+    adapt: bool = False
     seed: Seed = 0
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 

@@ -114,6 +114,26 @@ def test_the_budget_pays_for_what_came_before(
     assert (at_once.steps - later.steps) * a_step == pytest.approx(5.0, abs=a_step)
 
 
+def test_reading_takes_its_share_of_the_steps_and_of_the_budget(
+    monkeypatch: pytest.MonkeyPatch, decoder: Decoder, splits: Splits
+) -> None:
+    train, val = splits
+    given = settings(budget="20 s", method="lora", threads=1)
+    on_a_clock(monkeypatch)
+    without = plan(decoder, splits, given)
+    on_a_clock(monkeypatch, 1.0, 3.0)  # reading is three times as slow
+    made = budget.plan(lambda: copy.deepcopy(decoder), train, val, given, read=train)
+    assert made.reading_steps == int(0.25 * made.steps)
+    assert made.steps < without.steps
+
+
+def test_reading_is_not_taken_from_passes(decoder: Decoder, splits: Splits) -> None:
+    train, val = splits
+    given = settings(epochs=3.0)
+    made = budget.plan(lambda: copy.deepcopy(decoder), train, val, given, read=train)
+    assert made.steps - made.reading_steps == 3 * A_PASS
+
+
 def branches(train: list[Example]) -> int:
     """Passes over the texts that a judgement takes."""
     return max(len(example.answers) for example in train)

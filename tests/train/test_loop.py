@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import tiny_job
@@ -21,6 +22,7 @@ from bantam.nets import load
 from bantam.nets.choose import shared_start
 from bantam.nets.decoder import Decoder
 from bantam.train import loop, stage, state, validation
+from bantam.train.objective import answer_loss
 from bantam.train.plan import Plan
 from tiny_job import plan
 
@@ -50,10 +52,14 @@ def tune(tiny_model: Path, examples: list[Example], tmp_path: Path) -> Callable[
     """A call tunes a fresh copy of the tiny model in the same folder."""
 
     def call(
-        made: Plan, evaluate: loop.Evaluate, report: loop.Report = lambda line: None
+        made: Plan,
+        evaluate: loop.Evaluate,
+        report: loop.Report = lambda line: None,
+        read: list[Example] | None = None,
     ) -> tuple[Decoder, state.Place]:
         decoder = load.load(tiny_model)
-        return decoder, loop.tune(decoder, examples, made, evaluate, tmp_path, "key", report)
+        place = loop.tune(decoder, examples, made, evaluate, tmp_path, "key", report, read or [])
+        return decoder, place
 
     return call
 
@@ -253,8 +259,8 @@ def test_a_batch_in_parts_learns_the_same(
         made = plan(method="lora", precision="float32")
         loop.prepare(decoder, made)
         start = shared_start([example.ids for example in examples])
-        step = loop.step_of(decoder, made, start, loop.optimizer_of(decoder, made))
-        losses = [step(examples[i : i + 8], 0.01) for i in (0, 8, 16)]
+        step = loop.step_of(decoder, made, loop.optimizer_of(decoder, made))
+        losses = [step(examples[i : i + 8], start, 0.01) for i in (0, 8, 16)]
         learned.append((losses, weights(decoder)))
     for losses, found in learned[1:]:
         assert losses == pytest.approx(learned[0][0], rel=1e-4)
@@ -262,3 +268,38 @@ def test_a_batch_in_parts_learns_the_same(
             # Adam's steps have the size of the learning rate however small a gradient is, so the
             # order of float32 sums shows more here than in the loss.
             torch.testing.assert_close(weight, learned[0][1][name], atol=1e-3, rtol=1e-3)
+
+
+def test_texts_are_read_before_their_answers_are_learned(
+    tune: Callable[..., Any], judged: validation.Labels, tokenizer: Tokenizer, tiny_model: Path
+) -> None:
+    read = stage.readings(tokenizer, tiny_job.TRAIN)
+    told: Told = []
+    made = plan(steps=24, reading_steps=16)
+    tuned = tune(made, judged, told.append, read=read)[0]
+    # Not judged while it reads: no answer has been learned yet.
+    assert [line["step"] for line in told if "val_score" in line] == [19, 22, 24]
+    assert surprise(tuned, read) < 0.9 * surprise(load.load(tiny_model), read)
+
+
+def test_every_token_of_a_text_is_read(tokenizer: Tokenizer, tiny_model: Path) -> None:
+    long = " ".join(text for text, _ in tiny_job.TRAIN)
+    rows = [(long, "yes"), ("a", "no"), *tiny_job.TRAIN]
+    read = stage.readings(tokenizer, rows)
+    said = [answer.target for example in read for answer in example.answers]
+    assert said == [id for text, _ in rows for id in tokenizer.encode([(text, False)])]
+    assert max(len(example.answers) for example in read) == stage.READ_AT_ONCE
+    loss = answer_loss(load.load(tiny_model), read, [])
+    assert loss.item() == pytest.approx(surprise(load.load(tiny_model), read), rel=1e-5)
+
+
+@torch.no_grad()
+def surprise(decoder: Decoder, read: list[Example]) -> float:
+    """The mean -ln P of all tokens that are read, from the logits of each example by itself."""
+    total = count = 0.0
+    for example in read:
+        logits = decoder(torch.tensor([example.ids]))[0]
+        targets = torch.tensor([*example.ids[1:], example.answers[-1].target])
+        total += float(F.cross_entropy(logits.float(), targets, reduction="sum"))
+        count += len(targets)
+    return total / count

@@ -31,6 +31,7 @@ CONTEXT.set_forkserver_preload(
 PLANS = {
     "lora": tiny_job.plan(steps=24),
     "full": tiny_job.plan(method="full", learning_rate=0.003, steps=24),
+    "lora, texts read first": tiny_job.plan(steps=24, reading_steps=8),
     "lora, two threads, bfloat16": tiny_job.plan(steps=24, threads=2, precision="bfloat16"),
     "full, two threads, bfloat16": tiny_job.plan(
         method="full", learning_rate=0.003, steps=24, threads=2, precision="bfloat16"

@@ -27,6 +27,7 @@ MOST_PASSES = 8  # over the examples: more only overfits
 SAFETY = 0.8
 CLEARLY = 1.2  # times slower than the best so far: not worth more trial steps
 TRIAL_TOKENS = 1024  # of a trial step
+READING = 0.25  # of the steps, where train.adapt asks for it
 FORWARD = 0.35  # of a training step: no backward pass
 
 
@@ -44,13 +45,15 @@ def plan(
     val: Sequence[Example],
     settings: Train,
     spent: float = 0.0,
+    read: Sequence[Example] = (),
 ) -> Plan:
     """Decide everything that the recipe leaves open, by short trials on this machine.
 
     `base` loads the decoder anew for each trial. LoRA is timed on real batches with one and with
     all threads, full tuning with the better count; the quicker wins, LoRA when they are within a
     tenth, since it needs less memory. The budget pays for trials, steps and evaluations, and for
-    the seconds `spent` before.
+    the seconds `spent` before. Where there are examples that are only `read`, READING of the
+    steps are theirs.
     """
     began = time.perf_counter()
     decoder = base()
@@ -82,7 +85,14 @@ def plan(
             bound = best.seconds_a_token
             other = _quickest(base(), examples, full, [best.plan.threads], bound)
             best = other if 1.1 * other.seconds_a_token < bound else best
-    return _schedule(best, examples, val, settings, spent + time.perf_counter() - began)
+    a_reading = 0.0
+    if read and settings.budget is not None:
+        timed = _quickest(base(), read, best.plan, [best.plan.threads])
+        a_reading = (
+            timed.seconds_a_token * _tokens(read) / math.ceil(len(read) / best.plan.batch_size)
+        )
+    spent += time.perf_counter() - began
+    return _schedule(best, examples, val, settings, spent, READING if read else 0.0, a_reading)
 
 
 def _schedule(
@@ -91,16 +101,19 @@ def _schedule(
     val: Sequence[Example],
     settings: Train,
     spent: float,
+    reading: float = 0.0,
+    a_reading: float = 0.0,
 ) -> Plan:
     """The number of steps that the budget, epochs or steps of the recipe mean.
 
-    `spent` are the seconds that planning took.
+    `spent` are the seconds that planning took, `reading` the share of the steps in which texts are
+    read, each of which takes `a_reading` seconds.
     """
     a_pass = math.ceil(len(examples) / best.plan.batch_size)
     if settings.steps is not None:
         steps = settings.steps
     elif settings.epochs is not None:
-        steps = math.ceil(settings.epochs * a_pass)
+        steps = math.ceil(settings.epochs * a_pass / (1 - reading))
     else:
         assert settings.budget is not None
         # Labels that share tokens are told apart in a pass of their own for each branch.
@@ -108,15 +121,18 @@ def _schedule(
         judging = EVALUATIONS * passes * FORWARD * best.seconds_a_token * _tokens(val)
         a_step = best.seconds_a_token * _tokens(examples) / a_pass
         left = settings.budget * SAFETY - spent - judging
-        steps = min(int(left / a_step), MOST_PASSES * a_pass)
+        a_step = reading * a_reading + (1 - reading) * a_step
+        steps = min(int(left / a_step), int(MOST_PASSES * a_pass / (1 - reading)))
     steps = max(1, steps)
+    reading_steps = int(reading * steps)
     rate = settings.learning_rate
     return replace(
         best.plan,
         steps=steps,
         learning_rate=LEARNING_RATES[best.plan.method] if rate == "auto" else rate,
         warmup_steps=max(1, round(0.06 * steps)),
-        evaluate_every=max(1, math.ceil(steps / EVALUATIONS)),
+        evaluate_every=max(1, math.ceil((steps - reading_steps) / EVALUATIONS)),
+        reading_steps=reading_steps,
     )
 
 
@@ -133,7 +149,7 @@ def _quickest(
     """
     loop.prepare(decoder, trial)
     start = shared_prompt(examples)
-    step = loop.step_of(decoder, trial, start, loop.optimizer_of(decoder, trial))
+    step = loop.step_of(decoder, trial, loop.optimizer_of(decoder, trial))
     lengths = [len(example.ids) for example in examples]
     drawn = islice(batches(lengths, trial.batch_size, 0), 4)
     some = [_trial_part([examples[i] for i in batch], len(start)) for batch in drawn]
@@ -141,11 +157,11 @@ def _quickest(
     timings = []
     for count in thread_counts:
         torch.set_num_threads(count)
-        step(some[0], 0.0)
+        step(some[0], start, 0.0)
         used, pace = 0, 0.0
         began = time.perf_counter()
         for batch in some:
-            step(batch, 0.0)
+            step(batch, start, 0.0)
             used += sum(len(example.ids) - len(start) for example in batch)
             pace = (time.perf_counter() - began) / used
             if pace > CLEARLY * bound:

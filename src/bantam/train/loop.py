@@ -7,7 +7,7 @@ from its last checkpoint and ends in the same weights, bit for bit (same machine
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import islice
@@ -42,34 +42,33 @@ def tune(
     folder: Path,
     key: str,
     report: Report,
+    read: Sequence[Example] = (),
 ) -> state.Place:
     """Tune `decoder` in place; it ends with the best weights.
 
     `folder` takes the checkpoints and metrics.jsonl; what an interrupted call with the same `key`
-    left there is taken up. `report` is called after each step with its numbers.
+    left there is taken up. `report` is called after each step with its numbers. `read` are
+    examples of the plan's reading steps, which come first and are not evaluated.
     """
     torch.set_num_threads(plan.threads)
     prepare(decoder, plan)
-    start = shared_prompt(examples)
     optimizer = optimizer_of(decoder, plan)
-    take = step_of(decoder, plan, start, optimizer)
+    take = step_of(decoder, plan, optimizer)
     metrics = folder / "metrics.jsonl"
     place = state.restore(folder, key, decoder, [optimizer]) or state.Place(
         0, 0, 0.0, 0.0, 0.0, False
     )
     cut(metrics, place.step)
     began = time.monotonic() - place.spent_seconds
-    lengths = [len(example.ids) for example in examples]
-    order = islice(batches(lengths, plan.batch_size, plan.seed), place.step, plan.steps)
-    step = place.step
-    past = [i for b in islice(batches(lengths, plan.batch_size, plan.seed), step) for i in b]
-    seen, tokens = len(past), sum(lengths[i] - len(start) for i in past)
+    course = _course(read, examples, plan)
+    step, seen, tokens = place.step, 0, 0
+    for batch, start in islice(course, step):
+        seen, tokens = seen + len(batch), tokens + _tokens(batch, start)
     save = saving(folder, key, decoder, [optimizer])
     with metrics.open("a", encoding="utf-8") as log, asked_to_stop() as stop:
-        for batch in order if not place.done else ():
-            value = take([examples[i] for i in batch], plan.learning_rate_at(step))
-            step, seen = step + 1, seen + len(batch)
-            tokens += sum(lengths[i] - len(start) for i in batch)
+        for batch, start in course if not place.done else ():
+            value = take(batch, start, plan.learning_rate_at(step))
+            step, seen, tokens = step + 1, seen + len(batch), tokens + _tokens(batch, start)
             line = {
                 "step": step,
                 "loss": value,
@@ -78,7 +77,8 @@ def tune(
                 "learning_rate": plan.learning_rate_at(step - 1),
                 "seconds": time.monotonic() - began,
             }
-            judged = step % plan.evaluate_every == 0 or step == plan.steps
+            answered = step - plan.reading_steps
+            judged = step == plan.steps or (answered > 0 and answered % plan.evaluate_every == 0)
             if judged:
                 with autocast(decoder, plan):
                     line["val_score"], line["val_loss"] = evaluate(decoder)
@@ -97,6 +97,21 @@ def tune(
                 break
     state.take_best(folder, decoder)
     return place
+
+
+def _course(
+    read: Sequence[Example], examples: Sequence[Example], plan: Plan
+) -> Iterator[tuple[list[Example], list[int]]]:
+    """The batch of each step, and the tokens that all examples of its kind begin with."""
+    for some, steps in ((read, plan.reading_steps), (examples, plan.steps - plan.reading_steps)):
+        if steps:
+            start, lengths = shared_prompt(some), [len(example.ids) for example in some]
+            for batch in islice(batches(lengths, plan.batch_size, plan.seed), steps):
+                yield [some[i] for i in batch], start
+
+
+def _tokens(batch: Sequence[Example], start: list[int]) -> int:
+    return sum(len(example.ids) - len(start) for example in batch)
 
 
 def saving(
@@ -140,12 +155,13 @@ def optimizer_of(decoder: Decoder, plan: Plan) -> torch.optim.Optimizer:
 
 
 def step_of(
-    decoder: Decoder, plan: Plan, start: list[int], optimizer: torch.optim.Optimizer
-) -> Callable[[Sequence[Example], float], float]:
-    """A function that takes one step with a batch and a learning rate and returns the loss."""
+    decoder: Decoder, plan: Plan, optimizer: torch.optim.Optimizer
+) -> Callable[[Sequence[Example], list[int], float], float]:
+    """A function that takes one step with a batch, the tokens that its examples begin with and a
+    learning rate, and returns the loss."""
     parameters = list(state.trained(decoder).values())
 
-    def take(batch: Sequence[Example], learning_rate: float) -> float:
+    def take(batch: Sequence[Example], start: list[int], learning_rate: float) -> float:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         value = 0.0

@@ -22,6 +22,7 @@ class Plan:
     rank: int = 16
     recompute: bool = False  # blocks are computed again backwards: a third more time, less memory
     patience: int = 3  # evaluations without a better one
+    reading_steps: int = 0  # of `steps`, the first: texts are read, answers come after them
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, then a cosine to a hundredth (step counts from 0)."""

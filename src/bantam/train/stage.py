@@ -30,6 +30,7 @@ from bantam.train.plan import Plan
 from bantam.train.validation import Rows
 
 FEWEST_TO_CALIBRATE = 40  # validation rows
+READ_AT_ONCE = 256  # tokens of a text that is read without its answer
 
 Shares = Sequence[Mapping[str, float] | None]  # of each row, how much of its answer each label is
 
@@ -71,6 +72,25 @@ def _moved(answers: Sequence[Answer], by: int) -> list[Answer]:
     return [answer._replace(position=answer.position + by) for answer in answers]
 
 
+def readings(tokenizer: Tokenizer, rows: Rows) -> list[Example]:
+    """The texts of the rows without their answers: every token of them is learned. Long texts are
+    cut into pieces of READ_AT_ONCE tokens."""
+    start = tokenizer.start or [tokenizer.eos_id or 0]
+    pieces = []
+    for text, *_ in rows:
+        ids = tokenizer.encode([(text, False)])
+        pieces += [ids[at : at + READ_AT_ONCE] for at in range(0, len(ids), READ_AT_ONCE)]
+    weight = len(pieces) / max(1, sum(map(len, pieces)))
+    return [
+        Example(
+            [*start, *piece[:-1]],
+            [Answer(len(start) - 1 + at, (), token) for at, token in enumerate(piece)],
+            weight,
+        )
+        for piece in pieces
+    ]
+
+
 def train(
     base: Path,
     task: Task,
@@ -94,7 +114,8 @@ def train(
         examples = examples_of(task, tokenizer, rows, balanced, shares)
         judged = judge_of(task, tokenizer, val, balanced)
         report = _teller(plan, judged, advance)
-        place = loop.tune(decoder, examples, plan, judged, folder, key, report)
+        read = readings(tokenizer, rows) if plan.reading_steps else []
+        place = loop.tune(decoder, examples, plan, judged, folder, key, report, read)
         runs.write_json(folder / "result.json", asdict(place))
         if isinstance(judged, validation.Labels):
             with loop.autocast(decoder, plan):
