@@ -2,6 +2,7 @@
 alike out, and its verdict."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -13,14 +14,17 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+import torch.nn.functional as F
 from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import bantam
 import tiny_corpus
-from bantam import cli, pipeline, recipe, recipe_documents
+from bantam import cli, completing, pipeline, recipe, recipe_documents
 from bantam.corpus import vocabulary
 from bantam.errors import BadInput
+from bantam.formats import gguf
+from bantam.formats.tokenizer import Tokenizer
 from bantam.model import Model
 from bantam.nets import load
 from bantam.nets.generate import generate
@@ -150,6 +154,62 @@ def test_it_is_run_and_shown(here: Path) -> None:
     refused = runner.invoke(cli.bantam, ["run", str(here / "run"), "--file", "rows.csv"])
     assert "goes on with a text" in str(refused.exception)
     assert "bits for a byte" in runner.invoke(cli.bantam, ["show", str(here / "run")]).stdout
+
+
+@pytest.fixture(scope="module")
+def continued(here: Path, tiny_model: Path) -> dict[str, Any]:
+    """A base that went on reading the same documents."""
+    text = RECIPE.replace("vocabulary = 320\nwidth = 64\n", "learning_rate = 0.01\n")
+    (here / "on.toml").write_text(f"{text}[base]\nmodel = {str(tiny_model)!r}\n")
+    return bantam.make(here / "on.toml", here / "on")
+
+
+def test_a_base_goes_on_reading(
+    here: Path, continued: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    rivals = {rival["name"]: rival for rival in continued["rivals"]}
+    assert rivals.keys() == {"zstd", "ngram", "base"}
+    assert rivals["base"]["outcome"] == "win"
+    assert continued["model"]["score"] < 0.8 * rivals["base"]["score"]
+    # The base's score is that of transformers, on the very documents that judge.
+    load.save(load.load(tiny_model), tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    texts, tokenizer = completing._judged(here / "on")[1], Tokenizer.of(tiny_model)
+    bits = 0.0
+    for text in texts:
+        ids = torch.tensor([[tokenizer.edge, *tokenizer.encode([(text, False)])]])
+        with torch.no_grad():
+            logits = theirs(ids).logits[0, :-1]
+        bits += float(F.cross_entropy(logits, ids[0, 1:], reduction="sum")) / math.log(2)
+    of_texts = bits / sum(len(text.encode()) for text in texts)
+    # It is judged as it is packed, with 8 bits a weight.
+    assert rivals["base"]["score"] == pytest.approx(of_texts, rel=0.01)
+    assert "went on reading" in (here / "on/README.md").read_text()
+
+
+@pytest.mark.usefixtures("continued")
+def test_it_keeps_the_tokens_of_its_base(here: Path, tiny_model: Path) -> None:
+    pack, base = next((here / "on/pack").glob("*.gguf")), Tokenizer.of(tiny_model)
+    ids = base.encode([("The cat sees the dog.", False)])
+    assert Tokenizer.of(pack).encode([("The cat sees the dog.", False)]) == ids
+    with Model(pack, threads=1) as packed:
+        assert packed.encode([("The cat sees the dog.", False)]) == ids
+    assert "base" in json.loads(gguf.read(pack).metadata["bantam.lineage"])
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ('model = "scratch"\n[judge]\nrivals = ["base"]', "starts from scratch"),
+        ('model = "a.gguf"\n[train]\nwidth = 64', "is that of the base"),
+        ('model = "a.gguf"\n[train]\nvocabulary = 512', "is that of the base"),
+    ],
+)
+def test_what_a_base_has_decided_is_not_asked_for(tmp_path: Path, base: str, said: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'[documents]\nfiles = ["data/"]\n[base]\n{base}\n')
+    with pytest.raises(BadInput, match=said):
+        recipe_documents.load(path)
 
 
 @pytest.mark.parametrize(

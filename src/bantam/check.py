@@ -98,6 +98,10 @@ def _check_documents(path: Path, run: Path, tried: Tried) -> None:
         return
     tried(_installed, lambda _: "PyTorch, polars and scikit-learn are installed")
     found = tried(partial(_read, made, path.parent), _told_documents)
+    if made.continues:
+        base = tried(partial(_here, path.parent, made.base.model), partial(_told, made.base.model))
+        if base is not None:
+            tried(partial(_family, base), str)
     for name in made.judge.rivals:
         if name not in recipe_documents.RIVALS:
             rival = tried(partial(_here, path.parent, name), partial(_told, name))
@@ -106,7 +110,7 @@ def _check_documents(path: Path, run: Path, tried: Tried) -> None:
     if found is not None:
         tried(partial(_disk, found[1] * TEXT, run), str)
     if made.task.kind == "complete":
-        tried(partial(_time_from_scratch, made), str)
+        tried(partial(_time_to_read, made), str)
 
 
 def _read(made: recipe_documents.Recipe, here: Path) -> tuple[int, int] | None:
@@ -139,7 +143,7 @@ def _told_documents(found: tuple[int, int] | None) -> str:
     return f"documents: {found[0]:,} file{'s' * (found[0] != 1)}, {words.size(found[1])}"
 
 
-def _time_from_scratch(made: recipe_documents.Recipe) -> str:
+def _time_to_read(made: recipe_documents.Recipe) -> str:
     train = made.train
     if train.tokens:
         return f"time: {train.tokens:,} tokens of training, then the judging"

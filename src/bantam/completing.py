@@ -1,4 +1,5 @@
-"""The job of a model that completes text: documents to tokens, a model from scratch, the verdict.
+"""The job of a model that completes text: documents to tokens, a model from scratch or a base that
+goes on reading, the verdict.
 
 As in `pipeline`, a stage is keyed by what it is made from, and what was decided stands in
 recipe.lock.json before the first step.
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bantam import __version__, recipe_documents, runs, sources
 from bantam.errors import BadInput
-from bantam.job import read_lock, run_stage
+from bantam.job import read_lock, run_stage, told_of
 from bantam.model import gguf_in
 from bantam.progress import bar, say
 
@@ -36,7 +37,12 @@ class Job:
     made: recipe_documents.Recipe
     folder: Path
     rivals: dict[str, Path]  # models by their names in the recipe
+    base: sources.Source | None = None  # what training goes on with
     processes: int = 1  # that train together
+
+    @property
+    def base_file(self) -> Path | None:
+        return None if self.base is None else sources.model_file(self.base)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -53,15 +59,19 @@ def make(path: Path, folder: Path, processes: int = 1, ray: str | None = None) -
     was finished is kept and taken up by the next call.
     """
     from bantam import curation
+    from bantam.pack import gguf_file
 
     made = recipe_documents.load(path)
     here = path.parent
     named = [name for name in made.judge.rivals if name not in recipe_documents.RIVALS]
     found = {name: sources.resolve(name, relative_to=here) for name in named}
     rivals = {name: gguf_in(source) for name, source in found.items()}
+    base = sources.resolve(made.base.model, relative_to=here) if made.continues else None
+    if base is not None:
+        gguf_file.check_base(sources.model_file(base))
     curation.text(path, folder, ray=ray)
     with runs.alone(folder):
-        job = Job(made, folder, rivals, processes)
+        job = Job(made, folder, rivals, base, processes)
         tokens_key = _tokens(job)
         train_key = _train(job, tokens_key)
         pack_key = _pack(job, _model(job, train_key))
@@ -105,16 +115,17 @@ def _tokens(job: Job) -> str:
     """A vocabulary, and the documents as tokens."""
     text_key = runs.manifest(job.folder / "text")["key"]
     size = job.made.train.vocabulary
-    key = runs.key_of("tokens", 1, text_key, size)
+    key = runs.key_of("tokens", 1, text_key, size, *([job.base.sha256] if job.base else []))
 
     def build(folder: Path) -> int:
         import numpy as np
 
         from bantam.corpus import shards, vocabulary
+        from bantam.formats.tokenizer import Tokenizer
 
         choosing, judging = _judged(job.folder)
         count = _bytes(job)
-        if count < LEAST:
+        if count < LEAST and job.base is None:
             raise BadInput(
                 f"{count:,} bytes of text are too few to learn a language from",
                 f"give {LEAST:,} at least: more files, or fewer rules ({job.folder / 'text'} tells "
@@ -125,8 +136,11 @@ def _tokens(job: Job) -> str:
                 f"{len(choosing) + len(judging)} documents are held out, {FEWEST} are needed",
                 "raise documents.val, or give more documents",
             )
-        say("  learning a vocabulary")
-        made = vocabulary.learn(_training(job.folder), size or vocabulary.size_for(count))
+        if job.base_file is not None:
+            made = Tokenizer.of(job.base_file)
+        else:
+            say("  learning a vocabulary")
+            made = vocabulary.learn(_training(job.folder), size or vocabulary.size_for(count))
         made.save(folder / "tokenizer")
         read = [partial(_texts, path, "train") for path in _documents(job.folder)]
         with bar("tokens") as advance:
@@ -180,16 +194,16 @@ def _order(job: Job) -> Any:
 
 def _train(job: Job, tokens_key: str) -> str:
     """A plan within the budget, and the training that follows it."""
-    wanted, kept = job.made.train, job.made.documents.order
+    wanted = job.made.train
+    kept = job.made.documents.order
     key = runs.key_of("train", 1, tokens_key, wanted.model_dump(exclude={"vocabulary"}), kept)
 
     def build(folder: Path) -> int:
         from bantam.train import fresh_stage, several
 
         tokens = job.folder / "tokens"
-        shape, plan = _planned(job, key, _unique(tokens))
-        runs.write_json(folder / "plan.json", asdict(plan))
-        asked = fresh_stage.Asked(shape, plan, tokens, kept != "shuffled", key)
+        asked = _asked(job, key, _unique(tokens))
+        runs.write_json(folder / "plan.json", asdict(asked.plan))
         fresh_stage.write(asked, folder / several.ASKED)  # also for a torchrun from outside
         if job.processes > 1:
             several.start(folder, job.processes)
@@ -199,6 +213,15 @@ def _train(job: Job, tokens_key: str) -> str:
     seconds = None if wanted.tokens else wanted.budget or recipe_documents.BUDGET
     run_stage(job, "train", key, build, resumes=True, predicted_seconds=seconds)
     return key
+
+
+def _asked(job: Job, key: str, unique: int = 0) -> Any:
+    """All that the training is to do; without a plan in the lock for `unique` tokens."""
+    from bantam.train import fresh_stage
+
+    shape, plan = _planned(job, key, unique)
+    kept = job.made.documents.order != "shuffled"
+    return fresh_stage.Asked(shape, plan, job.folder / "tokens", kept, key, job.base_file)
 
 
 def _unique(tokens: Path) -> int:
@@ -237,9 +260,11 @@ def _planned(job: Job, key: str, unique: int) -> Any:
         threads=wanted.threads,
         processes=job.processes,
         seed=wanted.seed,
+        base=job.base_file,
     )
     shape, plan = pretrain_plan.plan(wish, job.tokenizer.vocab_size, unique)
     lock |= {"plan": asdict(plan), "shape": asdict(shape), "plan_key": key}
+    lock["base"] = None if job.base is None else told_of({job.base.name: job.base})
     runs.write_json(job.folder / "recipe.lock.json", lock | {"version": __version__})
     say(
         f"  plan: {fresh.count(shape):,} parameters ({shape.n_layers} layers of "
@@ -258,8 +283,7 @@ def _model(job: Job, train_key: str) -> str:
         from bantam.nets import load
         from bantam.train import fresh_stage
 
-        shape, _ = _planned(job, train_key, 0)
-        decoder = fresh_stage.trained(shape, job.folder / "train")
+        decoder = fresh_stage.trained(_asked(job, train_key), job.folder / "train")
         load.save(decoder, folder, job.tokenizer.bos_id, job.tokenizer.eos_id)
         job.tokenizer.save(folder)
 
@@ -279,12 +303,13 @@ def _pack(job: Job, model_key: str) -> str:
         decoder = load.load(job.folder / "model")
         name = job.made.task.name
         path = folder / f"{name}-{BITS}.gguf"
-        lineage = {"made_with": f"bantam-lm {__version__}", "tokens": model_key}
-        more = {
-            "general.name": name,
-            COMPLETE: "complete",
-            "bantam.lineage": json.dumps(lineage),
-        }
+        lineage: dict[str, Any] = {"made_with": f"bantam-lm {__version__}", "tokens": model_key}
+        more = {"general.name": name, COMPLETE: "complete"}
+        if job.base is not None:
+            lineage["base"] = told_of({"base": job.base})["base"]
+            more["general.license"] = (job.base.licence or "unknown").lower()
+            more["bantam.licence"] = job.base.licence or "unknown"
+        more["bantam.lineage"] = json.dumps(lineage, ensure_ascii=False)
         gguf_file.write(path, decoder, job.tokenizer, None, more, BITS)
         said = _judged(job.folder)[0][:PROVED]
         say(f"  proving the packed file on {len(said)} documents")
@@ -312,6 +337,8 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
         texts = _judged(job.folder)[1]
         packed = next((job.folder / "pack").glob("*.gguf"))
         files = {"ours": packed, **job.rivals}
+        if recipe_documents.BASE in job.made.judge.rivals:
+            files[recipe_documents.BASE] = _packed_base(job, folder)
         bits = {}
         with bar("judge") as advance:
             wanted = ["ours", *job.made.judge.rivals]
@@ -349,15 +376,24 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
     return verdict
 
 
+def _packed_base(job: Job, folder: Path) -> Path:
+    """The base packed as ours is: only the weights differ."""
+    from bantam.nets import load
+    from bantam.pack import gguf_file
+
+    path = folder / f"base-{BITS}.gguf"
+    if job.base_file is not None:
+        gguf_file.write(path, load.load(job.base_file), job.tokenizer, None, {}, BITS)
+    return path
+
+
 def _ids(model: Path, texts: list[str]) -> list[list[int]]:
     """The texts as the model's tokens, each after the token that begins a text, or ends one where
     none does."""
-    from bantam.formats import gguf
     from bantam.formats.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.from_gguf(gguf.read(model))
-    begins = tokenizer.start or [tokenizer.eos_id or 0]
-    return [begins + tokenizer.encode([(text, False)]) for text in texts]
+    tokenizer = Tokenizer.of(model)
+    return [[tokenizer.edge, *tokenizer.encode([(text, False)])] for text in texts]
 
 
 def _report(job: Job) -> None:

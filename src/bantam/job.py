@@ -46,12 +46,9 @@ class Job:
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
-        from bantam.formats import gguf
         from bantam.formats.tokenizer import Tokenizer
 
-        if self.base.is_dir():
-            return Tokenizer.from_folder(self.base)
-        return Tokenizer.from_gguf(gguf.read(self.base))
+        return Tokenizer.of(self.base)
 
     @cached_property
     def context(self) -> int:

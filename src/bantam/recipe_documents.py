@@ -27,7 +27,11 @@ from bantam.recipe_types import (
 
 UNNAMED = "documents"  # the source of files that have no name
 BUDGET = 600.0  # seconds of training, where the recipe says neither budget nor tokens
-RIVALS = ("zstd", "ngram")  # ways to predict text without a language model
+PLAIN = ("zstd", "ngram")  # ways to predict text without a language model
+BASE = "base"  # the rival that is what training went on with
+RIVALS = (*PLAIN, BASE)  # those that have names here
+SCRATCH = "scratch"
+OF_SCRATCH = ("parameters", "vocabulary", "depth", "width")  # keys that shape a new model
 ENGLISH = ["the", "be", "to", "of", "and", "that", "have", "with"]  # Gopher's stop words
 
 
@@ -220,10 +224,14 @@ def _rival(text: str) -> str:
     )
 
 
-class Base(Section):
-    """What the model starts from: "scratch" is nothing."""
+def _base(text: str) -> str:
+    return text if text == SCRATCH else source(text)
 
-    model: Literal["scratch"] = "scratch"
+
+class Base(Section):
+    """What the model starts from: "scratch" is nothing, else a pretrained model goes on reading."""
+
+    model: Annotated[str, AfterValidator(_base)] = SCRATCH
 
 
 class Train(Section):
@@ -231,7 +239,8 @@ class Train(Section):
 
     `parameters` is the size of the model; its shape can also be given as `depth` and `width`.
     `context` is how many tokens it sees at once, `batch` how many a step takes, `learning_rate`
-    that of embeddings and norms: the matrices' changes with it.
+    that of embeddings and norms: the matrices' changes with it. A base that is gone on with has its
+    own vocabulary and shape, and learns by LoRA.
     """
 
     budget: Seconds | None = None
@@ -265,9 +274,10 @@ class Train(Section):
 
 
 class Judge(Section):
-    """What the model must beat: ways to predict text without one, and other models."""
+    """What the model must beat: ways to predict text without one, other models, and the base that
+    it went on with."""
 
-    rivals: list[Annotated[str, AfterValidator(_rival)]] = Field(default=list(RIVALS))
+    rivals: list[Annotated[str, AfterValidator(_rival)]] = Field(default=list(PLAIN))
 
 
 class Written(Section):
@@ -284,6 +294,11 @@ class Recipe(Written):
     """A recipe of documents and the file that it stands in; its relative paths start there."""
 
     path: Path
+
+    @property
+    def continues(self) -> bool:
+        """Whether training goes on with a base."""
+        return self.base.model != SCRATCH
 
 
 def load(path: Path) -> Recipe:
@@ -317,4 +332,29 @@ def load(path: Path) -> Recipe:
             f'{path}: documents.order = "quality" needs a score',
             'add [documents.score] with good = ["good/"], or take another order',
         )
-    return Recipe(**dict(written), path=path)
+    _check_base(path, written)
+    return Recipe(**dict(_with_rivals(written)), path=path)
+
+
+def _check_base(path: Path, written: Written) -> None:
+    """Refuse what a base has decided, and a rival that is not there."""
+    asked = written.train.model_fields_set
+    if written.base.model == SCRATCH:
+        if BASE in written.judge.rivals:
+            raise BadInput(
+                f'{path}: judge.rivals names "{BASE}", but the model starts from scratch',
+                "take it out, or name a base.model",
+            )
+    elif own := [key for key in OF_SCRATCH if key in asked]:
+        raise BadInput(
+            f"{path}: train.{own[0]} is that of the base, {written.base.model}",
+            f'take train.{own[0]} out, or make a model from scratch: base.model = "{SCRATCH}"',
+        )
+
+
+def _with_rivals(written: Written) -> Written:
+    """By default a base is a rival too: what has reading on gained?"""
+    if written.base.model == SCRATCH or "rivals" in written.judge.model_fields_set:
+        return written
+    judge = written.judge.model_copy(update={"rivals": list(RIVALS)})
+    return written.model_copy(update={"judge": judge})

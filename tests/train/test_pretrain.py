@@ -125,11 +125,15 @@ def test_parts_of_a_step_add_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and the fork server are of Unix")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "method"),
+    [(signal.SIGKILL, "all"), (signal.SIGINT, "all"), (signal.SIGKILL, "lora")],
+)
 def test_killed_at_any_moment_it_ends_the_same(
-    folder: Path, tmp_path: Path, number: signal.Signals
+    folder: Path, tmp_path: Path, number: signal.Signals, method: str
 ) -> None:
-    plan = replace(PLAN, patience=100)
+    optimizer = "adamw" if method == "lora" else "muon"
+    plan = replace(PLAN, patience=100, method=method, optimizer=optimizer)
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     run(folder, whole, plan)
     metrics, stopped = torn / "metrics.jsonl", 0

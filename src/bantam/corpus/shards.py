@@ -78,7 +78,7 @@ def write(
     facts = {
         "shards": len(sources),
         "kind": _kind(tokenizer),
-        "edge": tokenizer.eos_id,
+        "edge": tokenizer.edge,
         "vocabulary": tokenizer.vocab_size,
     }
     runs.write_json(folder / "corpus.json", facts)
@@ -125,7 +125,7 @@ def _kind(tokenizer: Tokenizer) -> str:
 def _shard(folder: Path, keys: dict[str, Any], item: tuple[int, Source]) -> None:
     number, source = item
     tokenizer = Tokenizer(keys, "the vocabulary")
-    edge, kind = tokenizer.eos_id, _kind(tokenizer)
+    edge, kind = tokenizer.edge, _kind(tokenizer)
     lengths, sizes = [], []
     with (folder / f"{number:05d}.tokens").open("wb") as file:
         for text in source():

@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers import AddedToken, processors
 
-from bantam.formats import pretokenize, tokenizer_json
+from bantam.formats import gguf, pretokenize, tokenizer_json
 from bantam.formats.byte_level import ByteLevel
 from bantam.formats.gguf import GGUF
 from bantam.formats.sentencepiece import BYTE_NAME, SentencePiece
@@ -113,14 +113,25 @@ class Tokenizer:
         raise UnknownTokenizer(origin, f"{self._model}, {pre}")
 
     @classmethod
-    def from_gguf(cls, gguf: GGUF) -> Tokenizer:
+    def from_gguf(cls, file: GGUF) -> Tokenizer:
         """The tokenizer of a model file. Raises UnknownTokenizer or BadInput."""
-        return cls(gguf.metadata, gguf.path)
+        return cls(file.metadata, file.path)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
         """The tokenizer in a Hugging Face folder. Raises UnknownTokenizer or BadInput."""
         return cls(tokenizer_json.metadata(Path(folder)), folder)
+
+    @classmethod
+    def of(cls, model: Path) -> Tokenizer:
+        """The tokenizer of a .gguf or a folder. Raises UnknownTokenizer or BadInput."""
+        return cls.from_folder(model) if model.is_dir() else cls.from_gguf(gguf.read(model))
+
+    @property
+    def edge(self) -> int:
+        """The token that begins a document: `bos_id` where the model wants it, else what ends a
+        text."""
+        return self.start[0] if self.start else self.eos_id or 0
 
     @property
     def start(self) -> list[int]:

@@ -115,10 +115,12 @@ def card(run: Json) -> str:
     lines += ["It also loads in transformers (`model/`) and in all that runs GGUF (`pack/`).", ""]
     if plan and tokens:
         read = plan["steps"] * plan["rows"] * plan["context"]
+        base = "".join(loose.part(loose.part(run.get("lock")).get("base")))
+        how = f"`{_cell(base)}` went on reading, by LoRA," if base else "Trained from scratch on"
         lines += [
             "## Made from",
             "",
-            f"Trained from scratch on {tokens['documents']:,} documents of {tokens['bytes']:,} "
+            f"{how} {tokens['documents']:,} documents of {tokens['bytes']:,} "
             f"bytes ({tokens['tokens']:,} tokens of a vocabulary of {tokens['vocabulary']:,}): "
             f"{plan['steps']:,} steps, {read:,} tokens, seed {plan['seed']}.",
             "",

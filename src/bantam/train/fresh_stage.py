@@ -1,4 +1,4 @@
-"""The train stage of a model from scratch: shards and a plan in, weights out."""
+"""The train stage of a model that completes text: shards and a plan in, weights out."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from bantam.nets import fresh
 from bantam.nets import load as files
 from bantam.nets.decoder import Decoder, DecoderConfig
 from bantam.nets.generate import generate
+from bantam.nets.lora import merge_lora
 from bantam.nets.rope import Rope
 from bantam.progress import Advance
 from bantam.train import device, held_out, pretrain, ranks, state
@@ -38,23 +39,26 @@ MOST_CONTEXT = 1024  # tokens at once, of models that are judged
 @dataclass(frozen=True)
 class Asked:
     """All that the stage is to do. `tokens` is the folder of the stage before it; `kept`: whether
-    documents keep the order in it."""
+    documents keep the order in it. `base` is the model to go on with, None: from scratch."""
 
     shape: DecoderConfig
     plan: Plan
     tokens: Path
     kept: bool
     key: str
+    base: Path | None = None
 
 
 def write(asked: Asked, path: Path) -> None:
-    runs.write_json(path, asdict(asked) | {"tokens": str(asked.tokens.absolute())})
+    base = None if asked.base is None else str(asked.base.absolute())
+    runs.write_json(path, asdict(asked) | {"tokens": str(asked.tokens.absolute()), "base": base})
 
 
 def read(path: Path) -> Asked:
     told = json.loads(path.read_text(encoding="utf-8"))
     shape, plan = shape_of(told["shape"]), Plan(**told["plan"])
-    return Asked(shape, plan, Path(told["tokens"]), told["kept"], told["key"])
+    base = None if told["base"] is None else Path(told["base"])
+    return Asked(shape, plan, Path(told["tokens"]), told["kept"], told["key"], base)
 
 
 def shape_of(told: dict[str, Any]) -> DecoderConfig:
@@ -63,11 +67,15 @@ def shape_of(told: dict[str, Any]) -> DecoderConfig:
     def tuples(values: dict[str, Any]) -> dict[str, Any]:
         return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
-    return DecoderConfig(**tuples(told) | {"rope": Rope(**tuples(told["rope"]))})
+    ropes = {
+        key: None if told[key] is None else Rope(**tuples(told[key]))
+        for key in ("rope", "window_rope")
+    }
+    return DecoderConfig(**tuples(told) | ropes)
 
 
 def train(asked: Asked, folder: Path, advance: Advance) -> int:
-    """Train a fresh decoder; `folder` ends with weights.safetensors, metrics.jsonl and
+    """Train a decoder, fresh or a base; `folder` ends with weights.safetensors, metrics.jsonl and
     samples.jsonl. A call that was interrupted is taken up, also after its last step. Gives the
     tokens that were read. Raises BadInput when the documents do not fill a row."""
     shape, plan = asked.shape, asked.plan
@@ -80,7 +88,8 @@ def train(asked: Asked, folder: Path, advance: Advance) -> int:
             "give more text, or a smaller train.context",
         )
     if not _written_for(folder / WEIGHTS, asked.key):
-        decoder = fresh.fresh(shape, plan.seed).to(device.pick())
+        begun = fresh.fresh(shape, plan.seed) if asked.base is None else files.load(asked.base)
+        decoder = begun.to(device.pick())
         report = _teller(shape, plan, advance)
         look = _sampler(held, vocabulary.load(asked.tokens / "tokenizer"), plan, folder)
         pretrain.train(decoder, corpus, held, plan, folder, asked.key, report, look, reading)
@@ -92,11 +101,13 @@ def train(asked: Asked, folder: Path, advance: Advance) -> int:
     return pretrain.points(folder)[-1].tokens
 
 
-def trained(shape: DecoderConfig, folder: Path) -> Decoder:
+def trained(asked: Asked, folder: Path) -> Decoder:
     """The decoder that `train` left, in float32 on the CPU."""
-    decoder = Decoder(shape)
-    state.put(dict(decoder.named_parameters()), load_file(folder / WEIGHTS))
-    return decoder.requires_grad_(False)
+    decoder = Decoder(asked.shape) if asked.base is None else files.load(asked.base)
+    pretrain.prepare(decoder, asked.plan)
+    state.put(state.trained(decoder), load_file(folder / WEIGHTS))
+    merge_lora(decoder)
+    return decoder.float().requires_grad_(False)
 
 
 def document_bits(model: Path, documents: Sequence[Sequence[int]]) -> NDArray[np.float64]:

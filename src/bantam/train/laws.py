@@ -18,6 +18,7 @@ MOST_PASSES = 40.0  # beyond, nothing is learned from reading it again
 
 RATE = 3e-3  # AdamW's, of embeddings and norms, and of all in its ablation
 MATRIX_RATE = 0.02  # Muon's (Jordan et al. 2024): its steps have the same size at every width
+ADAPTING = 7e-4  # AdamW's, where LoRA goes on with a base
 DECAY = 0.1  # weight decay while text is new
 MOST_DECAY = 5.0  # times that: at MATRIX_RATE a hundredth of the weights a step
 WARMUP = 0.02  # of the steps

@@ -17,14 +17,15 @@ BETAS = (0.9, 0.95)
 def optimizers(
     decoder: Decoder, name: str, rate: float, matrix_rate: float, decay: float
 ) -> list[torch.optim.Optimizer]:
-    """One or two that share all weights between them; `name` is "muon" or "adamw".
+    """One or two that share all that learns between them; `name` is "muon" or "adamw".
 
     Each group has its full rate as `full`; norms are not decayed.
     """
-    blocks = [p for p in decoder.model.layers.parameters() if p.ndim == 2]
-    inside = set(blocks)
-    others = [p for p in decoder.parameters() if p not in inside and p.ndim == 2]
-    norms = [p for p in decoder.parameters() if p.ndim < 2]
+    learned = [p for p in decoder.parameters() if p.requires_grad]
+    inside = set(decoder.model.layers.parameters())
+    blocks = [p for p in learned if p in inside and p.ndim == 2]
+    others = [p for p in learned if p not in inside and p.ndim == 2]
+    norms = [p for p in learned if p.ndim < 2]
     if name == "muon":
         made = [
             torch.optim.Muon(blocks, lr=matrix_rate, momentum=0.95, weight_decay=decay),

@@ -21,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from bantam.corpus.reading import Reading, positions
 from bantam.corpus.shards import Corpus
 from bantam.nets.decoder import Decoder
-from bantam.nets.head import learning_loss
+from bantam.nets.head import learning_loss, vocabulary_loss
+from bantam.nets.lora import add_lora
 from bantam.train import held_out, laws, ranks, state
 from bantam.train.interrupt import asked_to_stop
 from bantam.train.loop import check_finite, cut, saving
@@ -53,6 +54,8 @@ class Plan:
     clip: float = 1.0
     compiled: bool = False  # blocks as machine code of their own: quicker, after a minute
     patience: int = 5  # evaluations without a better one
+    method: str = "all"  # of the weights learn; or "lora": of a base, which is held as it is
+    rank: int = 16  # of LoRA
 
     @property
     def tokens(self) -> int:
@@ -84,7 +87,8 @@ def train(
     look: Look = lambda decoder, step: None,
     reading: Reading | None = None,
 ) -> list[Point]:
-    """Train `decoder` in place; it ends with the weights that were best on `held`.
+    """Train `decoder` in place; it ends with the weights that were best on `held`, of LoRA with
+    the adapters on them.
 
     `folder` takes the checkpoints and metrics.jsonl; what an interrupted call with the same `key`
     left there is taken up. `report` is called after each step with its numbers, `look` after each
@@ -94,7 +98,7 @@ def train(
     torch.set_num_threads(plan.threads)
     folder.mkdir(parents=True, exist_ok=True)
     reading = reading or Reading(corpus, plan.context, plan.seed)
-    decoder.requires_grad_(True)
+    prepare(decoder, plan)
     movers = optimizers(
         decoder, plan.optimizer, plan.learning_rate, plan.matrix_rate, plan.weight_decay
     )
@@ -153,6 +157,15 @@ def train(
     return points(folder)
 
 
+def prepare(decoder: Decoder, plan: Plan) -> None:
+    """Choose which weights learn."""
+    if plan.method == "lora":
+        decoder.to(getattr(torch, plan.precision))
+        add_lora(decoder, plan.rank, plan.seed)
+    else:
+        decoder.requires_grad_(True)
+
+
 def _restored(
     folder: Path, key: str, decoder: Decoder, movers: list[torch.optim.Optimizer]
 ) -> state.Place:
@@ -183,7 +196,7 @@ def step_of(
     """A function that takes one step with rows of ids [rows, context + 1] and a share of the
     learning rate, and returns the loss in nats a token."""
     where = decoder.lm_head.weight.device
-    parameters = list(decoder.parameters())
+    parameters = list(state.trained(decoder).values())
     at_once = max(1, AT_ONCE // plan.context)
     if plan.compiled:
         for block in decoder.model.layers:
@@ -227,15 +240,19 @@ class Loss(nn.Module):
         self.decoder = decoder
 
     def forward(self, ids: Tensor, places: Tensor) -> Tensor:
-        states = self.decoder.states(ids[:, :-1], positions=places)
-        head = self.decoder.lm_head.weight
-        return learning_loss(states.flatten(0, 1), head, ids[:, 1:].flatten())
+        states = self.decoder.states(ids[:, :-1], positions=places).flatten(0, 1)
+        head, targets = self.decoder.lm_head.weight, ids[:, 1:].flatten()
+        if head.requires_grad:
+            return learning_loss(states, head, targets)
+        even = torch.ones(len(targets), device=targets.device)
+        return vocabulary_loss(self.decoder, states, targets, even)
 
 
 def autocast(decoder: Decoder, plan: Plan) -> AbstractContextManager[object]:
-    """Weights are kept in float32, products are in the plan's precision."""
+    """Weights that all learn are kept in float32, products are in the plan's precision."""
     device = decoder.lm_head.weight.device.type
-    return torch.autocast(device, torch.bfloat16, enabled=plan.precision == "bfloat16")
+    mixed = plan.method == "all" and plan.precision == "bfloat16"
+    return torch.autocast(device, torch.bfloat16, enabled=mixed)
 
 
 def _seconds_of_judging(metrics: Path) -> float:

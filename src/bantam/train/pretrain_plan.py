@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +14,12 @@ import torch
 from bantam.engine import cores
 from bantam.errors import BadInput
 from bantam.nets import fresh
+from bantam.nets import load as files
 from bantam.nets.decoder import Decoder, DecoderConfig
 from bantam.train import device, laws
 from bantam.train.budget import CLEARLY, SAFETY
 from bantam.train.optimizers import optimizers
-from bantam.train.pretrain import AT_ONCE, Plan, step_of
+from bantam.train.pretrain import AT_ONCE, Plan, prepare, step_of
 
 EVALUATIONS = 10  # in a run, which together take
 JUDGING = 0.04  # of the time
@@ -28,12 +30,17 @@ FORWARD = 0.35  # of a training step's time: no backward pass
 FEWEST_STEPS = 20
 SMALLEST, LARGEST = 300_000, 3_000_000_000  # parameters that are considered unasked
 SIZES = 24  # of them
+BASE_CONTEXT = 512  # tokens at once, where a base is gone on with
+WARMING = 1 / 4  # of a trial step: what is done once only
 TRIED = (128, 320)  # widths that are timed to tell how quick the others would be
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the recipe asks for; None is decided here. One of seconds, tokens and steps is set."""
+    """What the recipe asks for; None is decided here. One of seconds, tokens and steps is set.
+
+    With a `base` the shape is the base's, and LoRA learns.
+    """
 
     seconds: float | None = None
     tokens: int | None = None
@@ -49,6 +56,11 @@ class Wish:
     threads: int | None = None
     processes: int = 1  # that train together on this machine
     seed: int = 0
+    base: Path | None = None
+
+    @property
+    def method(self) -> str:
+        return "lora" if self.base else "all"
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,13 @@ def plan(
     when it is too small, or when nothing has the wished shape.
     """
     began = time.perf_counter()
-    shape = _shape(wish, vocab_size, unique, spent)
+    if wish.base is None:
+        shape = _shape(wish, vocab_size, unique, spent)
+        context, made = shape.context, partial(fresh.fresh, shape)
+    else:
+        shape = files.config_of(wish.base)
+        context = min(wish.context or BASE_CONTEXT, shape.context)
+        made = partial(files.load, wish.base)
     where = device.pick()
     precision = device.pick_precision(where)
     counts = [wish.threads] if wish.threads else sorted({1, max(1, cores() // wish.processes)})
@@ -79,10 +97,10 @@ def plan(
     if wish.seconds is not None:
         timed, best = {}, math.inf
         for count in counts:
-            timed[count] = pace(partial(fresh.fresh, shape), precision, count, best)
+            timed[count] = pace(made, precision, count, context, wish.method, best)
             best = min(best, timed[count].first)
     return shape, scheduled(
-        wish, timed, precision, shape.context, unique, spent + time.perf_counter() - began
+        wish, timed, precision, context, unique, spent + time.perf_counter() - began
     )
 
 
@@ -125,8 +143,11 @@ def scheduled(
             "give train.budget more time, or train.parameters fewer parameters",
         )
     passes = steps * rows * context / unique
-    rate = wish.learning_rate or laws.RATE
-    decay = laws.weight_decay(passes) if wish.weight_decay is None else wish.weight_decay
+    usual = laws.ADAPTING if wish.base else laws.RATE
+    rate = wish.learning_rate or usual
+    decay = wish.weight_decay
+    if decay is None:
+        decay = 0.0 if wish.base else laws.weight_decay(passes)
     every = max(1, math.ceil(steps / EVALUATIONS))
     a_token = found.more / AT_ONCE
     shown = JUDGING * left / EVALUATIONS / (FORWARD * a_token) if a_token else 1 << 16
@@ -139,11 +160,14 @@ def scheduled(
         seed=wish.seed,
         evaluate_every=every,
         evaluate_tokens=min(1 << 20, max(1 << 13, int(shown))),
-        optimizer=wish.optimizer,
+        optimizer="adamw" if wish.base else wish.optimizer,
         learning_rate=rate,
-        matrix_rate=laws.MATRIX_RATE * rate / laws.RATE,
+        matrix_rate=laws.MATRIX_RATE * rate / usual,
         weight_decay=decay,
-        compiled=(wish.seconds or 0) >= COMPILED and shutil.which("g++") is not None,
+        compiled=not wish.base
+        and (wish.seconds or 0) >= COMPILED
+        and shutil.which("g++") is not None,
+        method=wish.method,
         warmup_steps=max(1, round(laws.WARMUP * steps)),
         cooldown_steps=round(laws.COOLDOWN * steps),
     )
@@ -188,7 +212,7 @@ def _quickness(vocab_size: int, threads: int) -> Callable[[float], float]:
     for width in TRIED:
         shape = fresh.config(vocab_size, 256, width)
         each = fresh.operations(shape)
-        timed = _timer(partial(fresh.fresh, shape), precision, threads)
+        timed = _timer(partial(fresh.fresh, shape), precision, threads, shape.context, "all")
         timed(1)  # what is done once only
         found.append((math.log(each), math.log(each * AT_ONCE / min(timed(1), timed(1)))))
     (x0, y0), (x1, y1) = found
@@ -199,13 +223,23 @@ def _quickness(vocab_size: int, threads: int) -> Callable[[float], float]:
 
 
 def pace(
-    made: Callable[[], Decoder], precision: str, threads: int, bound: float = math.inf
+    made: Callable[[], Decoder],
+    precision: str,
+    threads: int,
+    context: int,
+    method: str = "all",
+    bound: float = math.inf,
 ) -> Pace:
     """The quickest of a few real steps of one and of two parts of AT_ONCE tokens, on drawn ids.
 
-    Steps that are clearly slower than `bound` seconds are not tried for long.
+    Steps that are clearly slower than `bound` seconds are not tried for long. Those of LoRA take
+    long, and what its optimizer takes does not count: it is one step.
     """
-    timed = _timer(made, precision, threads)
+    timed = _timer(made, precision, threads, context, method)
+    if method == "lora":
+        timed(WARMING)
+        one = timed(1)
+        return Pace(one, one)
     timed(1)  # what is done once only
     one = timed(1)
     if one > CLEARLY * bound:
@@ -214,17 +248,19 @@ def pace(
     return Pace(one, min(one, max(two - one, one / 2)))
 
 
-def _timer(made: Callable[[], Decoder], precision: str, threads: int) -> Callable[[int], float]:
+def _timer(
+    made: Callable[[], Decoder], precision: str, threads: int, context: int, method: str
+) -> Callable[[float], float]:
     """A function that takes a real step of so many parts of AT_ONCE tokens: its seconds."""
     torch.set_num_threads(threads)
     decoder = made().to(device.pick())
-    context = decoder.config.context
-    trial = Plan(precision, threads, 1, 1, context, 0, 1, 1)
-    movers = optimizers(decoder, "muon", 1e-9, 1e-9, 0.0)
+    trial = Plan(precision, threads, 1, 1, context, 0, 1, 1, method=method)
+    prepare(decoder, trial)
+    movers = optimizers(decoder, "adamw" if method == "lora" else "muon", 1e-9, 1e-9, 0.0)
     chance = np.random.default_rng(0)
 
-    def timed(parts: int) -> float:
-        rows = max(1, AT_ONCE // context) * parts
+    def timed(parts: float) -> float:
+        rows = max(1, int(AT_ONCE // context * parts))
         ids = chance.integers(1, decoder.config.vocab_size, (rows, context + 1))
         began = time.perf_counter()
         step_of(decoder, replace(trial, rows=rows), movers, edge=0)(ids, 1.0)

@@ -75,7 +75,6 @@ def _moved(answers: Sequence[Answer], by: int) -> list[Answer]:
 def readings(tokenizer: Tokenizer, rows: Rows) -> list[Example]:
     """The texts of the rows without their answers: every token of them is learned. Long texts are
     cut into pieces of READ_AT_ONCE tokens."""
-    start = tokenizer.start or [tokenizer.eos_id or 0]
     pieces = []
     for text, *_ in rows:
         ids = tokenizer.encode([(text, False)])
@@ -83,8 +82,8 @@ def readings(tokenizer: Tokenizer, rows: Rows) -> list[Example]:
     weight = len(pieces) / max(1, sum(map(len, pieces)))
     return [
         Example(
-            [*start, *piece[:-1]],
-            [Answer(len(start) - 1 + at, (), token) for at, token in enumerate(piece)],
+            [tokenizer.edge, *piece[:-1]],
+            [Answer(at, (), token) for at, token in enumerate(piece)],
             weight,
         )
         for piece in pieces
