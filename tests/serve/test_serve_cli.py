@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from process import FENCED, Process
 from rooms import ask, chat
 
 import job
+from bantam.model import COMPLETE
+from tiny import rewritten
 
 KEY = "some-key-0123456789"
 
@@ -252,3 +255,27 @@ def test_a_model_that_cannot_be_loaded_ends_it(tiny_model: Path, tmp_path: Path)
     assert "cut cannot be opened" in done.stderr
     assert "mend: " in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("completes", [False, True])
+def test_what_it_says_to_try_is_answered(tiny_model: Path, tmp_path: Path, completes: bool) -> None:
+    model = tmp_path / "model.gguf"
+    rewritten(model, tiny_model, {COMPLETE: "complete" if completes else None})
+    command = [sys.executable, "-c", FENCED, "serve", str(model), "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            said = ""
+            while "-d '" not in said:
+                line = process.stdout.readline()
+                assert line
+                said += line
+            curl = shlex.split(said.partition("try it: ")[2].replace("\\\n", " "))
+            port, _, path = curl[1].removeprefix("http://127.0.0.1:").partition("/")
+            assert path == ("v1/completions" if completes else "v1/chat/completions")
+            body = json.loads(curl[-1]) | {"max_tokens": 2}
+            assert ask(int(port), f"/{path}", "POST", body).status == 200
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(40)

@@ -37,6 +37,7 @@ class Book:
     parameters: int
     sha: str  # sha256 of the file, "" while it is not known: the first request has it computed
     temperature: float | None  # that the file recommends
+    completes: bool = False  # it goes on with a text, and was never made to converse
 
     def warmth(self, usual: float) -> float:
         """The temperature of a reply where none is asked for."""

@@ -178,4 +178,5 @@ def _book(name: str, model: Model) -> Book:
         sum(prod(tensor.shape) for file in files for tensor in file.tensors.values()),
         "",
         model.temperature,
+        model.completes,
     )

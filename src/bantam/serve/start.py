@@ -41,6 +41,7 @@ class Ready:
     address: str
     models: tuple[str, ...]
     tasks: tuple[str, ...]  # those of the models that were made for one
+    completing: tuple[str, ...]  # the models that go on with a text
     keys: bool  # whether one is needed
     handover: str = ""  # what is handed over to whom
 
@@ -50,6 +51,9 @@ class Ready:
         said = '[{"role": "user", "content": "Hello"}]'
         path = "/v1/chat/completions"
         body = f'{{"model": "{self.models[0]}", "messages": {said}}}'
+        if self.models[0] in self.completing:
+            path = "/v1/completions"
+            body = f'{{"model": "{self.models[0]}", "prompt": "Once upon a time"}}'
         if self.tasks:
             path, body = f"/tasks/{self.tasks[0]}", '{"text": "..."}'
         return "\n".join(
@@ -126,8 +130,10 @@ def serve(
             )
 
         def tell() -> None:
-            tasks = tuple(book.name for book in shelf.books() if book.task)
-            ready(Ready(address, tuple(places), tasks, bool(held), _told(larger)))
+            books = shelf.books()
+            tasks = tuple(book.name for book in books if book.task)
+            completing = tuple(book.name for book in books if book.completes)
+            ready(Ready(address, tuple(places), tasks, completing, bool(held), _told(larger)))
 
         asyncio.run(_run(shelf, settings, listening, tell))
 
