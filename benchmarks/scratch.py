@@ -3,6 +3,7 @@
     python benchmarks/scratch.py throughput   tokens a second at several sizes
     python benchmarks/scratch.py quality      seconds until Trainer's final loss is reached
     python benchmarks/scratch.py samples      loss after one to eight passes over few tokens
+    python benchmarks/scratch.py ablate       what each of our measures is worth
 
 All sides learn the same tokens of benchmarks/corpora.py's documentation, with the same tokenizer
 and, but for GPT-2, the same shape; one function judges them all, in bits per byte of the same
@@ -42,8 +43,18 @@ WAYS = {  # in which each side may compute
     LOOP: ("eager", "compiled"),
 }
 SCHEDULES = ("linear", "cosine")
+CHANGES = (  # of Bantam as it comes; the last is one that it does without
+    "no normed queries and keys",
+    "outputs that do not begin at zero",
+    "a cosine in place of an even rate that falls",
+    "documents that see each other",
+    "no weight decay",
+    "no clipping",
+    "averaged weights",
+)
 LENGTHS = (1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0, 1.5, 2.0)
 PASSES = (1, 2, 4, 8)
+ABLATED = 1 << 17  # tokens of each run, of 3M parameters
 PACE = 5.0  # seconds that decide in which way a whole run computes
 
 
@@ -58,7 +69,7 @@ class Wanted(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("throughput", "quality", "samples"))
+    parser.add_argument("what", choices=("throughput", "quality", "samples", "ablate"))
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -76,9 +87,36 @@ def main() -> None:
         print(pace_table(list(paces(wanted, asked.sizes, asked.seconds))))
     elif asked.what == "quality":
         print(quality_table(list(qualities(wanted, asked.size or "7M", asked.tokens))))
+    elif asked.what == "ablate":
+        print(ablation_table(list(ablations(wanted, asked.size or "3M"))))
     else:
         size = asked.size or "3M"
         print(sample_table(list(samples(wanted, size, asked.unique, asked.passes))))
+
+
+def ablations(wanted: Wanted, size: str) -> Iterator[Run]:
+    """Bantam without each of its measures, and with what it does without, seed by seed."""
+    most = max(wanted.threads)
+    asked = {"size": size, "threads": most, "timed": False, "tokens": ABLATED}
+    rate = best_rate(ADAMW, asked | {"seed": wanted.seeds[0]}, wanted.rates, ABLATED)
+    for seed in wanted.seeds:
+        yield made({"side": OURS, **asked, "way": "eager", "seed": seed})
+        yield made({"side": ADAMW, **asked, "way": "eager", "seed": seed, "rate": rate})
+        for change in CHANGES:
+            yield made({"side": OURS, **asked, "way": "eager", "seed": seed, "change": change})
+
+
+def ablation_table(runs: Sequence[Run]) -> str:
+    """Bits per byte, and how much more than Bantam as it comes, seed by seed."""
+    usual = {run["seed"]: final(run) for run in runs if run["side"] == OURS and "change" not in run}
+    rows = []
+    for name in dict.fromkeys(run.get("change", run["side"]) for run in runs):
+        own = [run for run in runs if run.get("change", run["side"]) == name]
+        more = [final(run) - usual[run["seed"]] for run in own]
+        quick = [run["tokens_per_second"] for run in own]
+        cells = [spread([final(run) for run in own], ".3f"), spread(more, "+.3f")]
+        rows.append([name, *cells, spread(quick, ".0f")])
+    return markdown(["", "bits per byte", "more than as it comes", "tokens/s"], rows)
 
 
 def prepare() -> None:

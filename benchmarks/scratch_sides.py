@@ -105,6 +105,7 @@ def trained(asked: Run) -> Run:
                 evaluations,
                 Path(work),
                 watch.noted,
+                asked.get("change", ""),
             )
         else:
             model = rival(asked, corpus, held, documents, steps, evaluations, Path(work), watch)

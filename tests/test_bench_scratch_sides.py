@@ -222,3 +222,21 @@ def test_the_operations_of_a_token_are_those_of_our_own_rule(sides: ModuleType) 
 
     config = scratch_ours.shape("0.3M")
     assert sides.operations(fresh.fresh(config)) == pytest.approx(fresh.operations(config))
+
+
+def test_each_change_changes_what_is_learned(
+    sides: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bantam.train import laws, pretrain
+    from scratch import CHANGES, OURS
+
+    losses = []
+    for change in ("", *CHANGES):
+        # A run is a process of its own, and may change what stands in modules: it is put back.
+        with monkeypatch.context() as restored:
+            restored.setattr(laws, "schedule", laws.schedule)
+            restored.setattr(pretrain, "positions", pretrain.positions)
+            losses.append(sides.made(asked(folder, OURS, change=change))["curve"][-1][2])
+    # Six steps are too few for some of them to matter much, but no two runs are the same.
+    assert len(set(losses)) == len(losses)
+    assert max(losses) < 8
