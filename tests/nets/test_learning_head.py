@@ -19,7 +19,7 @@ def test_loss_and_gradients_are_those_of_cross_entropy(
     for ours in (True, False):
         s, w = states.clone().requires_grad_(), weight.clone().requires_grad_()
         if ours:
-            loss = head.learning_loss(s, w, targets)
+            loss = head.vocabulary_loss(s, w, targets)
         else:
             loss = F.cross_entropy(s @ w.t(), targets, reduction="sum")
         (loss / 7).backward()
@@ -35,6 +35,6 @@ def test_in_half_precision_the_gradient_points_the_same_way() -> None:
     F.cross_entropy(states @ weight.t(), targets, reduction="sum").backward()
     exact, weight.grad = weight.grad, None
     with torch.autocast("cpu", torch.bfloat16):
-        head.learning_loss(states.bfloat16(), weight, targets).backward()
+        head.vocabulary_loss(states.bfloat16(), weight, targets).backward()
     assert F.cosine_similarity(exact.flatten(), weight.grad.flatten(), dim=0) > 0.999
     assert weight.grad.dtype == torch.float32

@@ -23,7 +23,7 @@ from bantam.corpus.reading import Reading, positions
 from bantam.errors import BadInput, JobFailed
 from bantam.nets import fresh
 from bantam.nets.decoder import Decoder
-from bantam.nets.head import learning_loss
+from bantam.nets.head import vocabulary_loss
 from bantam.nets.load import save
 from bantam.train import held_out, laws, pretrain, pretrain_plan
 from bantam.train.pretrain_plan import Pace, Wish
@@ -75,11 +75,11 @@ def test_documents_do_not_see_each_other(folder: Path) -> None:
     places = torch.from_numpy(positions(row[:, :-1], 0))
     ids = torch.from_numpy(row)
     states = decoder.states(ids[:, :-1], positions=places)
-    packed = learning_loss(states[0], head, ids[0, 1:])
+    packed = vocabulary_loss(states[0], head, ids[0, 1:])
     alone = torch.zeros(())
     for document in documents:
         one = torch.from_numpy(np.append(document, 0))[None]
-        alone = alone + learning_loss(decoder.states(one[:, :-1])[0], head, one[0, 1:])
+        alone = alone + vocabulary_loss(decoder.states(one[:, :-1])[0], head, one[0, 1:])
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-4)
     weights = list(decoder.parameters())
     for ours, theirs in zip(

@@ -79,8 +79,8 @@ def test_soft_caps_and_small_pieces_change_nothing(monkeypatch: pytest.MonkeyPat
     losses = F.cross_entropy(ours.logits(states), targets, reduction="none")
     (wanted,) = torch.autograd.grad((losses * weights).sum() * 3, states)
     for at_once in (1, 97 * 4, 1 << 20):
-        monkeypatch.setattr(head, "LOGITS_AT_ONCE", at_once)
-        loss = vocabulary_loss(ours, states, targets, weights)
+        monkeypatch.setattr(head, "PIECE", at_once)
+        loss = vocabulary_loss(states, ours.lm_head.weight, targets, weights, 5.0)
         assert loss.item() == pytest.approx((losses * weights).sum().item(), rel=1e-5)
         (found,) = torch.autograd.grad(loss * 3, states)
         torch.testing.assert_close(found, wanted)
@@ -102,7 +102,8 @@ def test_packed_rows_give_the_loss_and_gradients_of_padded_ones() -> None:
         for answer in example.answers
     ]
     places, targets = torch.tensor(at).unbind(1)
-    together = vocabulary_loss(packed, states[places], targets, torch.full((len(at),), 0.25))
+    even = torch.full((len(at),), 0.25)
+    together = vocabulary_loss(states[places], packed.lm_head.weight, targets, even)
     (together / len(batch)).backward()
     assert together.item() / len(batch) == pytest.approx(loss.item(), abs=1e-5)
     for (name, grad), other in zip(

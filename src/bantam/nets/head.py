@@ -1,88 +1,83 @@
 """Cross-entropy over the whole vocabulary, below a head that stays as it is, or that learns.
 
-The logits of a few hundred positions at a time are made, their gradient on the states is taken at
-once, and both are let go: the memory is that of one piece, and nothing is computed backwards again.
+The logits of some positions at a time are made, so few that they stay in the cache; their gradient
+on states and head is taken at once, and they are let go: the memory is that of one piece, and
+nothing is computed backwards again.
 """
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from bantam.nets.decoder import Decoder
+PIECE = (
+    1 << 21
+)  # logits at a time: of 2 ** 19 to 2 ** 25 the quickest for vocabularies of thousands
 
-LOGITS_AT_ONCE = 1 << 25  # 128 MB in float32
-PIECE = 1 << 21  # of a learning head: they stay in the cache
 
+def vocabulary_loss(
+    states: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    cap: float | None = None,
+) -> Tensor:
+    """The sum of -ln P(target), in nats, each times its weight if there are any.
 
-def vocabulary_loss(decoder: Decoder, states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum of -ln P(target), in nats; states [n, width], targets and weights [n].
-
-    Only `states` get a gradient: the head is taken as it is.
+    states [n, width], head [vocabulary, width], targets and weights [n]; `cap` is that of logits
+    that are soft-capped. Products are in the states' precision, all else is in float32.
     """
-    total: Tensor = _VocabularyLoss.apply(states, targets, weights, decoder)  # type: ignore[no-untyped-call]
+    total: Tensor = _Loss.apply(states, head, targets, weights, cap)  # type: ignore[no-untyped-call]
     return total
 
 
-class _VocabularyLoss(torch.autograd.Function):
+class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, targets: Tensor, weights: Tensor, decoder: Decoder
+        ctx: Any,
+        states: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        weights: Tensor | None,
+        cap: float | None,
     ) -> Tensor:
         total = torch.zeros((), device=states.device)
-        gradient = torch.empty_like(states)
-        rows = max(1, LOGITS_AT_ONCE // decoder.config.vocab_size)
-        for begin in range(0, len(states), rows):
-            piece = slice(begin, begin + rows)
-            with torch.enable_grad():
-                part = states[piece].detach().requires_grad_()
-                losses = F.cross_entropy(decoder.logits(part), targets[piece], reduction="none")
-                loss = (losses * weights[piece]).sum()
-                (gradient[piece],) = torch.autograd.grad(loss, part)
-            total += loss.detach()
-        ctx.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *of_total: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * of_total[0].to(gradient.dtype), None, None, None
-
-
-def learning_loss(states: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-    """The sum of -ln P(target), in nats; states [n, width], head [vocabulary, width], targets [n].
-
-    States and head get their gradients, made on the way as above. Products are in the states'
-    precision, everything else in float32.
-    """
-    total: Tensor = _LearningLoss.apply(states, head, targets)  # type: ignore[no-untyped-call]
-    return total
-
-
-class _LearningLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-        total = torch.zeros((), device=states.device)
-        of_states, of_head = torch.empty_like(states), torch.zeros_like(head)
+        states_learn, head_learns, *_ = ctx.needs_input_grad
+        of_states = torch.empty_like(states) if states_learn else None
+        of_head = torch.zeros_like(head) if head_learns else None
         weight = head.to(states.dtype)
         rows = max(1, PIECE // len(head))
         with torch.autocast(states.device.type, enabled=False):
             for begin in range(0, len(states), rows):
-                part, wanted = states[begin : begin + rows], targets[begin : begin + rows, None]
+                piece = slice(begin, begin + rows)
+                part, wanted = states[piece], targets[piece, None]
                 logits = (part @ weight.t()).float()
+                bent = None
+                if cap is not None:
+                    logits = logits.div_(cap).tanh_()
+                    bent = 1 - logits.square()
+                    logits = logits.mul_(cap)
                 log_sum = logits.logsumexp(1, keepdim=True)
-                total += (log_sum - logits.gather(1, wanted)).sum()
+                losses = log_sum - logits.gather(1, wanted)
+                total += (losses if weights is None else losses * weights[piece, None]).sum()
+                if of_states is None and of_head is None:
+                    continue
                 shares = logits.sub_(log_sum).exp_()  # the gradient on the logits, but for
                 shares.scatter_add_(1, wanted, shares.new_full(wanted.shape, -1.0))  # the targets
+                if weights is not None:
+                    shares *= weights[piece, None]
+                if bent is not None:
+                    shares *= bent
                 slope = shares.to(states.dtype)
-                of_states[begin : begin + rows] = slope @ weight
-                of_head += slope.t() @ part
+                if of_states is not None:
+                    of_states[piece] = slope @ weight
+                if of_head is not None:
+                    of_head += slope.t() @ part
         ctx.save_for_backward(of_states, of_head)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *of_total: Tensor) -> tuple[Tensor, Tensor, None]:
-        of_states, of_head = ctx.saved_tensors
+    def backward(ctx: Any, *of_total: Tensor) -> tuple[Tensor | None, ...]:
         scale = of_total[0]
-        return of_states * scale.to(of_states.dtype), of_head * scale.to(of_head.dtype), None
+        scaled = [None if one is None else one * scale.to(one.dtype) for one in ctx.saved_tensors]
+        return (*scaled, None, None, None)

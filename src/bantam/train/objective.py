@@ -49,7 +49,8 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
         if not candidates:
             tokens = torch.tensor([answer.target for _, answer in found], device=where)
             here = states[rows, positions]
-            losses.append(vocabulary_loss(decoder, here, tokens, weights[rows]))
+            head, cap = decoder.lm_head.weight, decoder.config.logit_cap
+            losses.append(vocabulary_loss(here, head, tokens, weights[rows], cap))
             continue
         logits = decoder.logits(states[rows, positions], list(candidates))
         wanted = _wanted([answer for _, answer in found]).to(where)

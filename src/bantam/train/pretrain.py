@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bantam.corpus.reading import Reading, positions
 from bantam.corpus.shards import Corpus
 from bantam.nets.decoder import Decoder
-from bantam.nets.head import learning_loss, vocabulary_loss
+from bantam.nets.head import vocabulary_loss
 from bantam.nets.lora import add_lora
 from bantam.train import held_out, laws, ranks, state
 from bantam.train.interrupt import asked_to_stop
@@ -241,11 +241,8 @@ class Loss(nn.Module):
 
     def forward(self, ids: Tensor, places: Tensor) -> Tensor:
         states = self.decoder.states(ids[:, :-1], positions=places).flatten(0, 1)
-        head, targets = self.decoder.lm_head.weight, ids[:, 1:].flatten()
-        if head.requires_grad:
-            return learning_loss(states, head, targets)
-        even = torch.ones(len(targets), device=targets.device)
-        return vocabulary_loss(self.decoder, states, targets, even)
+        head, cap = self.decoder.lm_head.weight, self.decoder.config.logit_cap
+        return vocabulary_loss(states, head, ids[:, 1:].flatten(), cap=cap)
 
 
 def autocast(decoder: Decoder, plan: Plan) -> AbstractContextManager[object]:
