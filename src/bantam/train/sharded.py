@@ -5,7 +5,8 @@ Each process keeps its share of every weight, gradient and moment. Blocks are ga
 another for a pass and let go again; embedding, head and the last norm stay whole for the length of
 one. torch's optimizers take shards as they are: AdamW sends nothing for them, Muon in each of its
 products. So every process must take part in every pass, evaluations too, in every step, and in all
-that is gathered.
+that is gathered. torch's modules for it are imported only where there are several processes: tuning
+comes by here too.
 """
 
 import warnings
@@ -13,8 +14,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from bantam.nets.decoder import Decoder
 from bantam.train import device, ranks
@@ -45,6 +44,8 @@ def place(decoder: Decoder, shards: bool) -> None:
 
 def shard(decoder: Decoder) -> None:
     """Cut the decoder over all processes: a block at a time, so none is whole on a device."""
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
     # Nothing is done in place to what a decoder gives back.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     for block in decoder.model.layers:
@@ -55,18 +56,26 @@ def shard(decoder: Decoder) -> None:
 
 
 def parted(decoder: nn.Module) -> bool:
+    if not ranks.there():
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
     return isinstance(decoder, FSDPModule)
 
 
 def let_go(decoder: nn.Module) -> None:
     """Leave what a pass without a way back has gathered."""
-    if isinstance(decoder, FSDPModule):
-        decoder.reshard()
+    if parted(decoder):
+        decoder.reshard()  # type: ignore[operator]
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """For the first process all tensors, those of shards gathered on the CPU one after another; for
     the others nothing, but they must ask too."""
+    if not ranks.there():
+        return dict(tensors)
+    from torch.distributed.tensor import DTensor
+
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         value = tensor
@@ -82,6 +91,10 @@ def like(value: Tensor, other: Tensor) -> Tensor:
     """A whole tensor as the other one lies: on its device, and if that is in shards, this
     process's share of it. Nothing is sent."""
     value = value.to(other.device)
+    if not ranks.there():
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if not isinstance(other, DTensor):
         return value
     return distribute_tensor(value, other.device_mesh, other.placements, src_data_rank=None)
