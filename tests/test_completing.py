@@ -29,6 +29,7 @@ from bantam.model import Model
 from bantam.nets import load
 from bantam.nets.generate import generate
 from bantam.pack import gguf_file
+from bantam.train import device
 
 RECIPE = """
 [task]
@@ -119,6 +120,18 @@ def test_two_processes_make_about_the_same_model(here: Path, verdict: dict[str, 
     told = pipeline.make(here / "recipe.toml", here / "two", processes=2)
     # Trained by sums in another order; untrained it would take 3.3.
     assert told["model"]["score"] == pytest.approx(verdict["model"]["score"], abs=0.05)
+
+
+@pytest.mark.slow
+def test_two_processes_share_what_does_not_fit_one(
+    here: Path, verdict: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "memory", lambda where: 1_000_000)
+    told = pipeline.make(here / "recipe.toml", here / "shared", processes=2)
+    assert json.loads((here / "shared/recipe.lock.json").read_text())["plan"]["sharded"]
+    assert told["model"]["score"] == pytest.approx(verdict["model"]["score"], abs=0.05)
+    samples = [(here / run / "train/samples.jsonl").read_text() for run in ("run", "shared")]
+    assert samples[0].count("\n") == samples[1].count("\n")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 
 import tiny_corpus
 from bantam.corpus import shards
@@ -39,14 +40,23 @@ def quietly(corpus: Path, place: Path, plan: pretrain.Plan) -> None:
     run(corpus, place, plan)
 
 
-def several(corpus: Path, place: Path, plan: pretrain.Plan) -> None:
-    """Train by the processes that torchrun has started."""
+def several(corpus: Path, place: Path, plan: pretrain.Plan, dies: int = 0) -> None:
+    """Train by the processes that torchrun has started; the first may die after a step."""
+
+    def report(line: dict[str, float]) -> None:
+        if line["step"] == dies:
+            raise RuntimeError("a machine that fails")
+
     torch.set_num_threads(1)
     with ranks.together():
         decoder = fresh.fresh(SHAPE)
         train, val = shards.read(corpus / "train"), shards.read(corpus / "val")
-        pretrain.train(decoder, train, val, plan, place, "key")
-        torch.save(decoder.state_dict(), place / f"weights-{ranks.rank()}.pt")
+        pretrain.train(decoder, train, val, plan, place, "key", report)
+        weights = {
+            name: p.full_tensor() if isinstance(p, DTensor) else p
+            for name, p in decoder.named_parameters()
+        }
+        torch.save(weights, place / f"weights-{ranks.rank()}.pt")
 
 
 def stopped(corpus: Path, place: Path, plan: pretrain.Plan, after: int) -> None:

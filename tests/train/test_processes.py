@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 import tiny_corpus
 import tiny_pretrain
@@ -47,3 +48,36 @@ def test_another_number_of_processes_goes_on(folder: Path, tmp_path: Path) -> No
     several.launch(tiny_pretrain.several, (folder, parted, PLAIN), 2)
     assert losses(parted) == pytest.approx(losses(whole), abs=1e-3)
     assert losses(parted)[:4] == losses(whole)[:4]
+
+
+# Of one row a batch, one of the processes has none.
+@pytest.mark.parametrize(("optimizer", "rows"), [("adamw", 4), ("muon", 4), ("muon", 1)])
+def test_processes_that_share_a_model_learn_what_one_does(
+    folder: Path, tmp_path: Path, optimizer: str, rows: int
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    plan = replace(PLAIN, optimizer=optimizer, rows=rows, sharded=True)
+    tiny_pretrain.run(folder, one, plan)
+    several.launch(tiny_pretrain.several, (folder, two, plan), 2)
+    # As above. Muon's products are in bfloat16, and summed in another order where they are shared.
+    # One process's gradients lost moves the loss of four rows by 0.1.
+    assert losses(two) == pytest.approx(losses(one), abs=1e-3 if optimizer == "adamw" else 0.02)
+    first, second = (torch.load(two / f"weights-{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_shared_and_whole_models_go_on_with_each_other(folder: Path, tmp_path: Path) -> None:
+    """One process begins, two that share the model go on until one of them dies, one ends it."""
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    plan = replace(PLAIN, optimizer="muon", sharded=True)
+    tiny_pretrain.run(folder, whole, plan)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_pretrain.stopped(folder, parted, plan, after=5)
+    with pytest.raises(ChildFailedError, match="a machine that fails"):
+        several.launch(tiny_pretrain.several, (folder, parted, plan, 10), 2)
+    (newest, _) = sorted(parted.glob("checkpoint-*"), reverse=True)
+    assert newest.name == "checkpoint-00000008"
+    tiny_pretrain.run(folder, parted, plan)
+    assert losses(parted) == pytest.approx(losses(whole), abs=0.02)
+    assert losses(parted)[:4] == losses(whole)[:4]
+    assert losses(parted)[4:8] != losses(whole)[4:8]  # it was two processes that took these

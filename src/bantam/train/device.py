@@ -2,6 +2,7 @@
 
 import time
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -13,6 +14,13 @@ def pick() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def memory(device: torch.device) -> int:
+    """Its bytes, free or not; of the machine's where it has none of its own."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
 
 
 def pick_precision(device: torch.device) -> str:

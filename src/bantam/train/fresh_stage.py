@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from bantam.nets.generate import generate
 from bantam.nets.lora import merge_lora
 from bantam.nets.rope import Rope
 from bantam.progress import Advance
-from bantam.train import device, held_out, pretrain, ranks, state
+from bantam.train import device, held_out, pretrain, ranks, sharded, state
 from bantam.train.pretrain import Plan
 from bantam.train.speed import matrix_peak
 
@@ -88,13 +89,13 @@ def train(asked: Asked, folder: Path, advance: Advance) -> int:
             "give more text, or a smaller train.context",
         )
     if not _written_for(folder / WEIGHTS, asked.key):
-        begun = fresh.fresh(shape, plan.seed) if asked.base is None else files.load(asked.base)
-        decoder = begun.to(device.pick())
+        decoder = fresh.fresh(shape, plan.seed) if asked.base is None else files.load(asked.base)
         report = _teller(shape, plan, advance)
         look = _sampler(held, vocabulary.load(asked.tokens / "tokenizer"), plan, folder)
         pretrain.train(decoder, corpus, held, plan, folder, asked.key, report, look, reading)
+        weights = sharded.whole(state.trained(decoder))
         if ranks.rank() == 0:
-            files.write_tensors(dict(state.trained(decoder)), folder / WEIGHTS, {"key": asked.key})
+            files.write_tensors(weights, folder / WEIGHTS, {"key": asked.key})
     ranks.wait()
     if ranks.rank() == 0:
         state.forget(folder)
@@ -153,7 +154,11 @@ def _sampler(held: Corpus, tokenizer: Tokenizer, plan: Plan, folder: Path) -> pr
 
     def look(decoder: Decoder, step: int) -> None:
         with pretrain.autocast(decoder, plan):
-            made = generate(decoder, prompts, length, {held.edge}, WARMTH, plan.seed)
+            # All of the length: processes that share a decoder must take as many steps.
+            drawn = generate(decoder, prompts, length, (), WARMTH, plan.seed)
+        if ranks.rank() > 0:
+            return
+        made = [list(takewhile(lambda id: id != held.edge, ids)) for ids in drawn]
         lines = [
             json.dumps(
                 {"step": step, "prompt": tokenizer.decode(prompt), "text": tokenizer.decode(ids)},

@@ -20,7 +20,7 @@ from bantam.errors import JobFailed
 from bantam.kinds import Example
 from bantam.nets.decoder import Decoder
 from bantam.nets.lora import add_lora
-from bantam.train import state
+from bantam.train import ranks, state
 from bantam.train.interrupt import asked_to_stop
 from bantam.train.objective import answer_loss, shared_prompt
 from bantam.train.order import batches, parts
@@ -117,12 +117,14 @@ def _tokens(batch: Sequence[Example], start: list[int]) -> int:
 def saving(
     folder: Path, key: str, decoder: Decoder, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Callable[[state.Place, bool], None]:
-    """A function that saves a place if it must, or if the last time was long enough ago."""
+    """A function that saves a place if it must, or if the last time was long enough ago by the
+    first process's clock; all processes call it."""
+    where = decoder.lm_head.weight.device
     due = time.monotonic() + SAVED_EVERY
 
     def save(place: state.Place, must: bool) -> None:
         nonlocal due
-        if not must and time.monotonic() < due:
+        if not ranks.first_says(must or time.monotonic() >= due, where):
             return
         began = time.monotonic()
         state.save(folder, key, decoder, optimizers, place)

@@ -5,6 +5,7 @@ from its last checkpoint and ends in the same weights, bit for bit (same machine
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -23,7 +24,7 @@ from bantam.corpus.shards import Corpus
 from bantam.nets.decoder import Decoder
 from bantam.nets.head import vocabulary_loss
 from bantam.nets.lora import add_lora
-from bantam.train import held_out, laws, ranks, state
+from bantam.train import held_out, laws, ranks, sharded, state
 from bantam.train.interrupt import asked_to_stop
 from bantam.train.loop import check_finite, cut, saving
 from bantam.train.optimizers import optimizers
@@ -53,6 +54,7 @@ class Plan:
     cooldown_steps: int = 0
     clip: float = 1.0
     compiled: bool = False  # blocks as machine code of their own: quicker, after a minute
+    sharded: bool = False  # over the processes, if there are several: it does not fit one of them
     patience: int = 5  # evaluations without a better one
     method: str = "all"  # of the weights learn; or "lora": of a base, which is held as it is
     rank: int = 16  # of LoRA
@@ -99,6 +101,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     reading = reading or Reading(corpus, plan.context, plan.seed)
     prepare(decoder, plan)
+    sharded.place(decoder, plan.sharded)
     movers = optimizers(
         decoder, plan.optimizer, plan.learning_rate, plan.matrix_rate, plan.weight_decay
     )
@@ -129,7 +132,7 @@ def train(
             judged = step % plan.evaluate_every == 0 or step == plan.steps
             if judged:
                 started, bits = time.monotonic(), 0.0
-                if first:
+                if first or sharded.parted(decoder):
                     # What is compiled is so for one shape; to compile it for others takes minutes.
                     with torch.compiler.set_stance("force_eager"):
                         with autocast(decoder, plan):
@@ -137,19 +140,21 @@ def train(
                                 decoder, held, plan.context, plan.evaluate_tokens
                             )
                         look(decoder, step)
+                    sharded.let_go(decoder)
                 line["bits_per_byte"] = ranks.first_says(bits, where)
                 check_finite(line["bits_per_byte"], plan.learning_rate)
                 line["judging"] = time.monotonic() - started
                 judging += line["judging"]
             place = _placed(place, plan, line)
-            stopping = stop()
+            stopping = ranks.anyone(stop(), where)  # or some would wait for those that left
             if log is not None:
                 log.write(json.dumps(line) + "\n")
                 log.flush()
-                # After its line is out: a checkpoint's lines are always there.
-                place = replace(place, spent_seconds=time.monotonic() - began)
+            # After its line is out: a checkpoint's lines are always there.
+            place = replace(place, spent_seconds=time.monotonic() - began)
+            if first:
                 report(line)
-                save(place, judged or stopping)
+            save(place, judged or stopping)
             if stopping:
                 raise KeyboardInterrupt
     ranks.wait()
@@ -202,7 +207,8 @@ def step_of(
         for block in decoder.model.layers:
             block.compile()
     plain = Loss(decoder)
-    shared = DistributedDataParallel(plain) if ranks.size() > 1 else None
+    copied = ranks.size() > 1 and not sharded.parted(decoder)
+    shared = DistributedDataParallel(plain) if copied else None
 
     def take(batch: NDArray[np.int64], share: float) -> float:
         for mover in movers:
@@ -210,15 +216,20 @@ def step_of(
                 group["lr"] = group["full"] * share
         total, count = torch.zeros((), device=where), plan.rows * plan.context
         ours = batch[ranks.rank() :: ranks.size()]
-        for begin in range(0, len(ours), at_once):
-            rows = ours[begin : begin + at_once]
+        # As many passes as the process with most rows has: blocks in shards are gathered in each.
+        passes = math.ceil(len(batch[:: ranks.size()]) / at_once)
+        for number in range(passes):
+            rows = ours[number * at_once : (number + 1) * at_once]
+            real = len(rows) > 0
+            rows = rows if real else batch[:1]  # to be there, and learn nothing
             ids = torch.from_numpy(rows).to(where)
             places = torch.from_numpy(positions(rows[:, :-1], edge)).to(where)
-            last = begin + at_once >= len(ours)
+            last = number == passes - 1
             # Gradients are averaged over the processes once a step.
             with shared.no_sync() if shared is not None and not last else nullcontext():
                 with autocast(decoder, plan):
                     loss: Tensor = (shared or plain)(ids, places)
+                loss = loss * float(real)
                 (loss * (ranks.size() / count)).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         value = float(ranks.summed(total)) / count

@@ -16,7 +16,7 @@ from bantam.errors import BadInput
 from bantam.nets import fresh
 from bantam.nets import load as files
 from bantam.nets.decoder import Decoder, DecoderConfig
-from bantam.train import device, laws
+from bantam.train import device, laws, sharded
 from bantam.train.budget import CLEARLY, SAFETY
 from bantam.train.optimizers import optimizers
 from bantam.train.pretrain import AT_ONCE, Plan, prepare, step_of
@@ -85,23 +85,34 @@ def plan(
     began = time.perf_counter()
     if wish.base is None:
         shape = _shape(wish, vocab_size, unique, spent)
-        context, made = shape.context, partial(fresh.fresh, shape)
+        context, begun = shape.context, partial(fresh.fresh, shape)
     else:
         shape = files.config_of(wish.base)
         context = min(wish.context or BASE_CONTEXT, shape.context)
-        made = partial(files.load, wish.base)
+        begun = partial(files.load, wish.base)
     where = device.pick()
+    parted = False
+    if wish.base is None:  # of a base only what LoRA adds has gradients and moments
+        parameters = fresh.count(shape)
+        parted = sharded.wanted(parameters, wish.processes)
+        if wish.seconds is not None and sharded.wanted(parameters, 1):
+            raise BadInput(
+                f"a model of {parameters:,} parameters does not fit the memory here, so its steps "
+                "cannot be timed for a budget",
+                "give train.tokens in place of train.budget (several processes share such a model)"
+                f", or train.parameters = {sharded.fits(where) // sharded.A_PARAMETER:_} at most",
+            )
     precision = device.pick_precision(where)
     counts = [wish.threads] if wish.threads else sorted({1, max(1, cores() // wish.processes)})
     timed = {threads: Pace(0.0, 0.0) for threads in counts[-1:]}
     if wish.seconds is not None:
         timed, best = {}, math.inf
         for count in counts:
-            timed[count] = pace(made, precision, count, context, wish.method, best)
+            timed[count] = pace(begun, precision, count, context, wish.method, best)
             best = min(best, timed[count].first)
-    return shape, scheduled(
-        wish, timed, precision, context, unique, spent + time.perf_counter() - began
-    )
+    made = scheduled(wish, timed, precision, context, unique, spent + time.perf_counter() - began)
+    # Blocks in shards are not compiled: that was not tried.
+    return shape, replace(made, sharded=parted, compiled=made.compiled and not parted)
 
 
 def scheduled(

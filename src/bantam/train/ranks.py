@@ -1,7 +1,8 @@
 """Several processes that train one model, each on its share of every batch.
 
 Who starts them is torchrun (`bantam make --nproc` calls it, on a cluster it is called by hand).
-Each process holds the whole model and takes the same steps; the first one judges, writes and talks.
+Each process holds the whole model, or its share of one that does not fit (`sharded`), and takes the
+same steps; the first one judges, writes and talks.
 Without it there is one process, and nothing here does anything.
 """
 
@@ -52,6 +53,11 @@ def summed(value: Tensor) -> Tensor:
     if there():
         dist.all_reduce(value)
     return value
+
+
+def anyone(truth: bool, device: torch.device) -> bool:
+    """Whether it is true for one process at least."""
+    return bool(summed(torch.tensor(float(truth), device=device)) > 0) if there() else truth
 
 
 def first_says(value: float, device: torch.device) -> float:

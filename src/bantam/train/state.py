@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bantam import runs
 from bantam.nets.load import write_tensors
+from bantam.train import ranks, sharded
 
 KEPT = 2  # a torn or altered newest checkpoint falls back on the one before
 
@@ -44,12 +45,12 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     place: Place,
 ) -> None:
-    """Write `folder/checkpoint-STEP` whole or not at all, and drop all but the newest few."""
+    """Write `folder/checkpoint-STEP` whole or not at all, and drop all but the newest few.
+
+    Every process must call it; the first one writes. Of a decoder in shards it holds all tensors in
+    memory, about 12 bytes a parameter.
+    """
     parameters = trained(decoder)
-    partial = folder / "checkpoint.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    write_tensors(dict(parameters), partial / "weights.st")
     moments = {
         f"{name}.{which}": value
         for name, p in parameters.items()
@@ -57,6 +58,13 @@ def save(
         if p in optimizer.state
         for which, value in optimizer.state[p].items()
     }
+    weights, moments = sharded.whole(parameters), sharded.whole(moments)
+    if ranks.rank() > 0:
+        return
+    partial = folder / "checkpoint.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    write_tensors(weights, partial / "weights.st")
     write_tensors(moments, partial / "optimizer.st")
     if place.best_step:
         better = place.best_step == place.step
@@ -91,7 +99,9 @@ def restore(
             name, _, which = whole.rpartition(".")
             p = parameters[name]
             # A copy: what is read is mapped, and holds on to the file.
-            owner[p].state[p][which] = value.to(p.device, copy=True)
+            value = value.clone()
+            moment = value.shape == p.shape  # else the number of steps
+            owner[p].state[p][which] = sharded.like(value, p) if moment else value.to(p.device)
         return Place(**json.loads((checkpoint / "place.json").read_text(encoding="utf-8")))
     return None
 
@@ -110,7 +120,7 @@ def forget(folder: Path) -> None:
 def put(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, p in parameters.items():
-            p.copy_(values[name])
+            p.copy_(sharded.like(values[name], p))
 
 
 def _newest(folder: Path) -> list[Path]:
