@@ -227,9 +227,12 @@ def test_hostile_texts_take_no_longer_than_their_length(piece: str) -> None:
     times = []
     for size in (10_000, 100_000):
         text = piece * (size // len(piece))
-        began = time.process_time()
-        redact.find(text, by(True))
-        times.append(time.process_time() - began)
+        took = []
+        for _ in range(3):  # the quickest: beside other work some take much longer
+            began = time.process_time()
+            redact.find(text, by(True))
+            took.append(time.process_time() - began)
+        times.append(min(took))
     assert times[1] < 40 * times[0] + 0.5
 
 

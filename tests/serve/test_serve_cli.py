@@ -92,7 +92,7 @@ def test_a_connection_that_is_kept_answers_at_once(tiny_model: Path, start: Star
 def test_one_of_two_servers_ends_while_it_writes(tiny_model: Path, start: Start) -> None:
     """The stream comes to its end, nothing new is begun, and the other server knows nothing."""
     one, other = start(tiny_model), start(tiny_model)
-    stream, others = Stream(one.port, "tiny", 4), Stream(other.port, "tiny", 1)
+    stream, others = Stream(one.port, "tiny", 2), Stream(other.port, "tiny", 1)
     one.process.send_signal(signal.SIGTERM)
     time.sleep(0.15)
     told = ask(one.port, "/v1/models")
