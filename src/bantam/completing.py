@@ -199,16 +199,16 @@ def _train(job: Job, tokens_key: str) -> str:
     key = runs.key_of("train", 1, tokens_key, wanted.model_dump(exclude={"vocabulary"}), kept)
 
     def build(folder: Path) -> int:
-        from bantam.train import fresh_stage, several
+        from bantam.train import document_stage, several
 
         tokens = job.folder / "tokens"
         asked = _asked(job, key, _unique(tokens))
         runs.write_json(folder / "plan.json", asdict(asked.plan))
-        fresh_stage.write(asked, folder / several.ASKED)  # also for a torchrun from outside
+        document_stage.write(asked, folder / several.ASKED)  # also for a torchrun from outside
         if job.processes > 1:
             several.start(folder, job.processes)
         with bar("train") as advance:
-            return fresh_stage.train(asked, folder, advance)
+            return document_stage.train(asked, folder, advance)
 
     seconds = None if wanted.tokens else wanted.budget or recipe_documents.BUDGET
     run_stage(job, "train", key, build, resumes=True, predicted_seconds=seconds)
@@ -217,11 +217,11 @@ def _train(job: Job, tokens_key: str) -> str:
 
 def _asked(job: Job, key: str, unique: int = 0) -> Any:
     """All that the training is to do; without a plan in the lock for `unique` tokens."""
-    from bantam.train import fresh_stage
+    from bantam.train import document_stage
 
     shape, plan = _planned(job, key, unique)
     kept = job.made.documents.order != "shuffled"
-    return fresh_stage.Asked(shape, plan, job.folder / "tokens", kept, key, job.base_file)
+    return document_stage.Asked(shape, plan, job.folder / "tokens", kept, key, job.base_file)
 
 
 def _unique(tokens: Path) -> int:
@@ -237,12 +237,12 @@ def _unique(tokens: Path) -> int:
 def _planned(job: Job, key: str, unique: int) -> Any:
     """Shape and plan: those in the lock if they were made for this very run, else new ones."""
     from bantam.nets import fresh
-    from bantam.train import fresh_stage, pretrain_plan
+    from bantam.train import document_stage, pretrain_plan
     from bantam.train.pretrain import Plan
 
     lock = read_lock(job.folder)
     if lock.get("plan_key") == key:
-        return fresh_stage.shape_of(lock["shape"]), Plan(**lock["plan"])
+        return document_stage.shape_of(lock["shape"]), Plan(**lock["plan"])
     wanted = job.made.train
     seconds = None if wanted.tokens else wanted.budget or recipe_documents.BUDGET
     if seconds is not None:
@@ -281,9 +281,9 @@ def _model(job: Job, train_key: str) -> str:
 
     def build(folder: Path) -> None:
         from bantam.nets import load
-        from bantam.train import fresh_stage
+        from bantam.train import document_stage
 
-        decoder = fresh_stage.trained(_asked(job, train_key), job.folder / "train")
+        decoder = document_stage.trained(_asked(job, train_key), job.folder / "train")
         load.save(decoder, folder, job.tokenizer.bos_id, job.tokenizer.eos_id)
         job.tokenizer.save(folder)
 
@@ -332,7 +332,7 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
         import polars as pl
 
         from bantam.judge import completion, ngram, squeezed
-        from bantam.train import fresh_stage
+        from bantam.train import document_stage
 
         texts = _judged(job.folder)[1]
         packed = next((job.folder / "pack").glob("*.gguf"))
@@ -349,7 +349,7 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
                 elif name == "ngram":
                     bits[name] = ngram.bits(ngram.learn(_training(job.folder)), texts)
                 else:
-                    bits[name] = fresh_stage.document_bits(files[name], _ids(files[name], texts))
+                    bits[name] = document_stage.document_bits(files[name], _ids(files[name], texts))
         sizes = np.array([len(text.encode()) for text in texts])
         frame = {"bytes": sizes} | {f"bits {name}": found for name, found in bits.items()}
         pl.DataFrame(frame).write_parquet(folder / "documents.parquet")

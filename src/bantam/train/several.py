@@ -21,7 +21,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from bantam.errors import JobFailed
 from bantam.progress import bar
-from bantam.train import fresh_stage, ranks
+from bantam.train import document_stage, ranks
 
 ASKED = "job.json"  # in the folder of the stage
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -65,7 +65,7 @@ def work(folder: Path) -> None:
     """What each of the processes does."""
     with ranks.together(), bar("train") as advance:
         told = advance if ranks.rank() == 0 else lambda done, total, note="": None
-        fresh_stage.train(fresh_stage.read(folder / ASKED), folder, told)
+        document_stage.train(document_stage.read(folder / ASKED), folder, told)
 
 
 if __name__ == "__main__":
