@@ -40,8 +40,10 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/tune.py
 	$(BIN)/python benchmarks/tune.py --ablate --steps 12
 	$(BIN)/python benchmarks/serve.py --requests 48
+	$(BIN)/python benchmarks/adapt.py
 	$(BIN)/python benchmarks/text.py
 	$(BIN)/python benchmarks/vocabulary.py
 	$(BIN)/python benchmarks/scratch.py throughput
 	$(BIN)/python benchmarks/scratch.py quality
+	$(BIN)/python benchmarks/scratch.py ablate
 	$(BIN)/python benchmarks/less.py
