@@ -5,15 +5,14 @@
     python benchmarks/serve.py RUN --texts 1000       a model that chooses labels, in one call
 
 The rival is the server that xllamacpp offers, over HTTP, with the same threads, slots and context,
-and its prompt cache on. The two take turns, request by request, while the other one sleeps. Added
-latency is against the engine without any server: the same ids, asked through `bantam.engine`.
+and its prompt cache on; its threads wait as OpenMP's do unless told otherwise. The two take turns,
+request by request, while the other one sleeps. Added latency is against the engine without any server: the same ids, asked through `bantam.engine`.
 """
 
 import argparse
 import asyncio
 import http.client
 import json
-import os
 import random
 import socket
 import statistics
@@ -170,7 +169,6 @@ def _bantam(path: Path, port: int, threads: int, parallel: int, context: int) ->
 
 
 def _bare(path: Path, port: int, threads: int, parallel: int, context: int) -> list[str]:
-    os.environ["OMP_WAIT_POLICY"] = "passive"  # as our engine sets it
     sizes = [str(port), str(threads), str(parallel), str(context)]
     return [sys.executable, "-c", BARE, str(path), *sizes]
 

@@ -308,9 +308,11 @@ class Turns:
 def main() -> None:
     # Ctrl-C goes to every process of the terminal: the parent decides what becomes of this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Idle threads must sleep: when they spin, two threads on a busy machine are ten times slower
-    # than one. Read when xllamacpp loads OpenMP.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # How long a thread spins before it sleeps. OpenMP's 300,000 make two threads on a busy machine
+    # ten times slower than one, none at all costs a fifth and more on a quiet one.
+    # Read when xllamacpp loads OpenMP; it would win over a policy that somebody set.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Only replies go to the real standard output; whatever native code prints goes to the log.
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
