@@ -6,7 +6,8 @@
 
 The rival is the server that xllamacpp offers, over HTTP, with the same threads, slots and context,
 and its prompt cache on; its threads wait as OpenMP's do unless told otherwise. The two take turns,
-request by request, while the other one sleeps. Added latency is against the engine without any server: the same ids, asked through `bantam.engine`.
+request by request, while the other one sleeps. Added latency is against the engine without any
+server: the same ids, asked through `bantam.engine`.
 """
 
 import argparse
