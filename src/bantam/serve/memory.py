@@ -1,7 +1,9 @@
-"""How much memory a model takes, told from the head of its file before it is loaded."""
+"""How much memory a model takes, told from the head of its file; and what the server keeps."""
 
 from __future__ import annotations
 
+import ctypes
+from contextlib import suppress
 from typing import Any
 
 from bantam.formats.gguf import GGUF
@@ -10,6 +12,7 @@ from bantam.formats.gguf import GGUF
 # were measured, with the keys and values of 1,024 tokens.
 PROCESS = 80_000_000
 KEPT = 128 << 20  # prompts that gave up their slot to others: see `engine.llama_cpp.KEPT_MIB`
+ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 _LARGEST = 1 << 20  # of any number in a head that is believed
 
 
@@ -40,3 +43,13 @@ def _a_token(metadata: dict[str, Any]) -> int:
     head = told("embedding_length", 0) // heads
     numbers = told("attention.key_length", head) + told("attention.value_length", head)
     return 2 * kept * numbers
+
+
+def keep_little() -> None:
+    """Have all threads share one arena of the C library, where there is a choice (glibc).
+
+    Vocabularies, some fifty megabytes each, are built in whatever thread is free; with arenas of
+    their own eight threads kept what each had ever held.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(ARENA_MAX, 1)

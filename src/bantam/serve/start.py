@@ -20,6 +20,7 @@ from bantam import units
 from bantam.errors import BadInput, JobFailed
 from bantam.serve import keys as key_file
 from bantam.serve.ask import Refusal
+from bantam.serve.memory import keep_little
 
 if TYPE_CHECKING:
     from bantam.serve.guard import Settings
@@ -94,6 +95,7 @@ def serve(
     loaded.
     """
     _log_to_stderr()
+    keep_little()  # before there are threads
     places, adapters = _places(models)
     larger = _handover(handover, places, adapters, allow_network) if handover else None
     held = _keys(keys, places)
