@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bantam import pipeline, recipe, sources
+from bantam import labelled, recipe, sources
 from bantam.job import Job
 from bantam.kinds import Example
 from bantam.nets import decoder as nets
@@ -103,7 +103,7 @@ def job(asked: Run) -> Job:
 def data(asked: Run) -> Run:
     """Split the rows and write the base as a Hugging Face folder, once."""
     made, base = job(asked), base_of(asked)
-    pipeline._text(made)
+    labelled.stage(made)
     if not (base / "tokenizer.json").exists():  # written last
         load.save(load.load(made.base), base, made.tokenizer.bos_id, made.tokenizer.eos_id)
         made.tokenizer.save(base)
