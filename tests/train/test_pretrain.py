@@ -116,7 +116,7 @@ def test_parts_of_a_step_add_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     for at_once in (32, 64, 2048):
         monkeypatch.setattr(pretrain, "AT_ONCE", at_once)
         decoder = fresh.fresh(SHAPE)
-        movers = pretrain.optimizers(decoder, "adamw", 1e-3, 0.02, 0.1)
+        movers = pretrain.optimizers(decoder, "adamw", "float32", 1e-3, 0.02, 0.1)
         loss = pretrain.step_of(decoder, PLAN, movers, 0)(batch, 1.0)
         found.append((loss, decoder.model.layers[0].mlp.down_proj.weight.detach().clone()))
     for loss, weight in found[1:]:

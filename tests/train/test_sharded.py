@@ -34,7 +34,7 @@ def side(optimizer: str, shards: bool) -> tuple[Decoder, list[torch.optim.Optimi
     decoder = fresh.fresh(SHAPE)
     if shards:
         sharded.shard(decoder)
-    return decoder, optimizers(decoder, optimizer, 4e-3, 0.02, 0.1)
+    return decoder, optimizers(decoder, optimizer, "float32", 4e-3, 0.02, 0.1)
 
 
 def steps(decoder: Decoder, movers: list[torch.optim.Optimizer], seed: int) -> list[float]:

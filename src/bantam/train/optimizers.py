@@ -1,7 +1,6 @@
 """What moves the weights: Muon the matrices of the blocks, AdamW embeddings, head and norms.
 
-Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) is torch's own. AdamW alone
-(Loshchilov & Hutter 2019) is there to be measured against.
+AdamW alone (Loshchilov & Hutter 2019) is there to be measured against.
 """
 
 from collections.abc import Sequence
@@ -10,14 +9,16 @@ import torch
 from torch import nn
 
 from bantam.nets.decoder import Decoder
+from bantam.train.muon import Muon
 
 BETAS = (0.9, 0.95)
 
 
 def optimizers(
-    decoder: Decoder, name: str, rate: float, matrix_rate: float, decay: float
+    decoder: Decoder, name: str, precision: str, rate: float, matrix_rate: float, decay: float
 ) -> list[torch.optim.Optimizer]:
-    """One or two that share all that learns between them; `name` is "muon" or "adamw".
+    """One or two that share all that learns between them; `name` is "muon" or "adamw",
+    `precision` that of Muon's products, "bfloat16" or "float32".
 
     Each group has its full rate as `full`; norms are not decayed.
     """
@@ -28,7 +29,7 @@ def optimizers(
     norms = [p for p in learned if p.ndim < 2]
     if name == "muon":
         made = [
-            torch.optim.Muon(blocks, lr=matrix_rate, momentum=0.95, weight_decay=decay),
+            Muon(blocks, matrix_rate, 0.95, decay, getattr(torch, precision)),
             _adamw([(others, decay), (norms, 0.0)], rate),
         ]
     else:

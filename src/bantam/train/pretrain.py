@@ -103,7 +103,12 @@ def train(
     prepare(decoder, plan)
     sharded.place(decoder, plan.sharded)
     movers = optimizers(
-        decoder, plan.optimizer, plan.learning_rate, plan.matrix_rate, plan.weight_decay
+        decoder,
+        plan.optimizer,
+        plan.precision,
+        plan.learning_rate,
+        plan.matrix_rate,
+        plan.weight_decay,
     )
     take = step_of(decoder, plan, movers, corpus.edge)
     metrics = folder / "metrics.jsonl"

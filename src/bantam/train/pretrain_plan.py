@@ -267,7 +267,8 @@ def _timer(
     decoder = made().to(device.pick())
     trial = Plan(precision, threads, 1, 1, context, 0, 1, 1, method=method)
     prepare(decoder, trial)
-    movers = optimizers(decoder, "adamw" if method == "lora" else "muon", 1e-9, 1e-9, 0.0)
+    name = "adamw" if method == "lora" else "muon"
+    movers = optimizers(decoder, name, precision, 1e-9, 1e-9, 0.0)
     chance = np.random.default_rng(0)
 
     def timed(parts: float) -> float:

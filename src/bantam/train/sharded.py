@@ -3,7 +3,7 @@
 
 Each process keeps its share of every weight, gradient and moment. Blocks are gathered one after
 another for a pass and let go again; embedding, head and the last norm stay whole for the length of
-one. torch's optimizers take shards as they are: AdamW sends nothing for them, Muon in each of its
+one. The optimizers take shards as they are: AdamW sends nothing for them, Muon in each of its
 products. So every process must take part in every pass, evaluations too, in every step, and in all
 that is gathered. torch's modules for it are imported only where there are several processes: tuning
 comes by here too.
