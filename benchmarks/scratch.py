@@ -8,9 +8,8 @@
 All sides learn the same tokens of benchmarks/corpora.py's documentation, with the same tokenizer
 and, but for GPT-2, the same shape; one function judges them all, in bits per byte of the same
 documents that are held out. The sides are Bantam as it comes (Muon), Bantam with AdamW for
-everything, Trainer (LlamaForCausalLM, bfloat16, packed blocks, fused AdamW with warm-up, nothing
-saved or logged), and the loop of most tutorials (AdamW,
-cosine, autocast). Each computes in the quickest of its ways, compiled or not. All but Bantam as it
+everything, Trainer (LlamaForCausalLM, bfloat16 if quicker, packed blocks, fused AdamW with warm-up,
+nothing saved or logged), and the loop of most tutorials (AdamW, cosine, autocast). Each computes in the quickest of its ways, compiled or not. All but Bantam as it
 comes get the best of `--rates`, found with the first seed; Trainer has the better of a linear and a
 cosine schedule.
 

@@ -7,7 +7,7 @@ tokenizer and a corpus (`bantam.corpus.shards`) of each. All sides read the same
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bantam.corpus.shards import Corpus
 from bantam.formats.tokenizer import Tokenizer
 from bantam.judge import pairs
 from bantam.train import held_out
+from bantam.train.device import pick_precision
 from grammar import ours, scored
 from scratch_rivals import Ids
 
@@ -63,14 +64,24 @@ def ids_of(corpus: Corpus, documents: int) -> Ids:
 
 @contextmanager
 def judging() -> Iterator[None]:
-    """In bfloat16; what was compiled for the shape of batches is not compiled for others, which
-    takes minutes."""
-    with torch.compiler.set_stance("force_eager"), torch.autocast("cpu", torch.bfloat16):
+    """In bfloat16 where that is quicker; what was compiled for the shape of batches is not compiled
+    for others, which takes minutes."""
+    mixed = in_bfloat16()
+    with (
+        torch.compiler.set_stance("force_eager"),
+        torch.autocast("cpu", torch.bfloat16, enabled=mixed),
+    ):
         yield
 
 
+@cache
+def in_bfloat16() -> bool:
+    """Whether this machine should compute so, all sides alike."""
+    return pick_precision(torch.device("cpu")) == "bfloat16"
+
+
 def bits_per_byte(decoder: Any, held: Corpus) -> float:
-    """Of the documents that are held out, by a decoder or whatever looks like one, in bfloat16."""
+    """Of the documents that are held out, by a decoder or whatever looks like one."""
     with judging():
         return held_out.bits_per_byte(decoder, held, CONTEXT)
 

@@ -148,6 +148,7 @@ def rival(
         seed=asked["seed"],
         schedule=asked.get("schedule", "linear"),
         way=asked.get("way", WAYS[asked["side"]][0]),
+        bfloat16=scratch_data.in_bfloat16(),
     )
     every, judging = ceil(steps / evaluations), 0.0
     began = time.perf_counter()
