@@ -9,9 +9,9 @@ All sides learn the same tokens of benchmarks/corpora.py's documentation, with t
 and, but for GPT-2, the same shape; one function judges them all, in bits per byte of the same
 documents that are held out. The sides are Bantam as it comes (Muon), Bantam with AdamW for
 everything, Trainer (LlamaForCausalLM, bfloat16 if quicker, packed blocks, fused AdamW with warm-up,
-nothing saved or logged), and the loop of most tutorials (AdamW, cosine, autocast). Each computes in the quickest of its ways, compiled or not. All but Bantam as it
-comes get the best of `--rates`, found with the first seed; Trainer has the better of a linear and a
-cosine schedule.
+nothing saved or logged), and the loop of most tutorials (AdamW, cosine, autocast). Each computes in
+the quickest of its ways, compiled or not. All but Bantam as it comes get the best of `--rates`,
+found with the first seed; Trainer has the better of a linear and a cosine schedule.
 
 Seconds are those on the clock from before the model is made to after its last step, what is
 compiled compiled from nothing. Judging does not count, for no side. Searches do not count either.

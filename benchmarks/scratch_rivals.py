@@ -1,9 +1,9 @@
 """The rivals of benchmarks/scratch.py, as their experts would set them up on a CPU.
 
 Trainer learns packed blocks, as transformers' own example of language modelling makes them:
-documents joined, an end token between, cut to the context. In bfloat16 by autocast where that is quicker,
-AdamW fused, betas and weight decay as is usual for pretraining, warm-up and a schedule to zero; no
-worker processes (the data lies in memory), nothing evaluated, saved or logged.
+documents joined, an end token between, cut to the context. In bfloat16 by autocast where that is
+quicker, AdamW fused, betas and weight decay as is usual for pretraining, warm-up and a schedule to
+zero; no worker processes (the data lies in memory), nothing evaluated, saved or logged.
 
 The loop is that of most tutorials: GPT-2's decoder in plain PyTorch, random places of the tokens,
 AdamW, warm-up and cosine, autocast, gradients clipped; compiled if that is quicker.
