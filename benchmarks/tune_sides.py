@@ -43,8 +43,10 @@ from bantam.nets.decoder import Decoder
 from bantam.train import budget, device, loop, stage, validation
 from bantam.train.order import batches
 from bantam.train.plan import Plan
+from bantam.train.speed import matrix_peak
 from tune import DEMO, JOBS, NO_MEMORY, Bench, Mark, Run, curve_of, folder_of
 
+CPU = torch.device("cpu")
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 BATCH = 32
 TRIAL_STEPS = 6  # the first is not counted
@@ -52,7 +54,12 @@ WRITTEN_TRIAL = 2  # batches, after some of the longest rows, which are not coun
 OWN_LOSS, AT_ANSWERS = "TRL's loss", "loss at the answers"
 WAYS = {  # how the rival can compute: weights, autocast, attention
     f"{weights}{' autocast' * autocast} {attention}": (weights, autocast, attention)
-    for weights, autocast in (("bfloat16", False), ("bfloat16", True), ("float32", True))
+    for weights, autocast in (
+        ("bfloat16", False),
+        ("bfloat16", True),
+        ("float32", True),
+        ("float32", False),
+    )
     for attention in ("sdpa", "eager")
 }
 
@@ -115,7 +122,7 @@ def plan_of(asked: Run) -> Plan:
     steps = asked.get("steps", TRIAL_STEPS)
     return Plan(
         method="lora",
-        precision=device.pick_precision(torch.device("cpu")),
+        precision=device.pick_precision(CPU),
         threads=asked["threads"],
         steps=steps,
         batch_size=BATCH,
@@ -186,10 +193,20 @@ def trial(asked: Run) -> Run:
     order = islice(batches([len(e.ids) for e in examples], plan.batch_size, 0), TRIAL_STEPS)
     some = [examples[i] for batch in order for i in batch]
     tried = {}
-    for name in WAYS:
+    for name in ways():
         ends = step_ends(base_of(asked), plan, some, Way.of(name))
         tried[name] = (ends[-1] - ends[0]) / (len(ends) - 1)
     return {"way": min(tried, key=tried.__getitem__), "tried": tried}
+
+
+def ways() -> list[str]:
+    """Those that are worth a try: where products in bfloat16 are slow, they are slow in each."""
+    slow = device.pick_precision(CPU) == "float32"
+    return [
+        name
+        for name, (weights, mixed, _) in WAYS.items()
+        if not slow or not (mixed or weights == "bfloat16")
+    ]
 
 
 def written_trial(
@@ -206,10 +223,10 @@ def written_trial(
         return min(paces, key=paces.__getitem__, default=None)
 
     first, *others = at_once
-    best = quickest([written_way(compute, first) for compute in WAYS])
+    best = quickest([written_way(compute, first) for compute in ways()])
     if best is None:  # with fewer rows there may be room
         first, *others = sorted(others)
-        best = quickest([written_way(compute, first) for compute in WAYS])
+        best = quickest([written_way(compute, first) for compute in ways()])
     if best is not None:
         compute = best.split(", ")[0]
         best = quickest([written_way(compute, rows) for rows in others]) or best
@@ -362,7 +379,7 @@ def completion(example: Example) -> dict[str, list[int]]:
 
 def collated(batch: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     """Right-padded ids, where an answer is asked for (logits are made there only), the answers."""
-    ids = pad([row["input_ids"] for row in batch], torch.device("cpu"))
+    ids = pad([row["input_ids"] for row in batch], CPU)
     asked = torch.zeros(ids.shape, dtype=torch.bool)
     targets = []
     for number, row in enumerate(batch):
@@ -439,7 +456,7 @@ def vocabulary_loss(
     """The usual loss: over the whole vocabulary, with logits at the answers or at every token."""
     shared = torch.tensor(start) if start else None
     rest = [example.ids[len(start) :] for example in batch]
-    states = decoder.states(pad(rest, torch.device("cpu")), shared)
+    states = decoder.states(pad(rest, CPU), shared)
     found = [
         (row, answer.position - len(start), answer.candidates[int(answer.target)])  # type: ignore[arg-type]
         for row, example in enumerate(batch)
@@ -481,7 +498,7 @@ def measured(seen: int, tokens: float, layers: nn.Module, seconds: float, cpu: f
         "seconds": seconds,
         "cpu_seconds": cpu,
         "gigabytes": memory / 1e9,
-        "share_of_peak": operations / seconds / matrix_peak(),
+        "share_of_peak": operations / seconds / matrix_peak(CPU, device.pick_precision(CPU)),
     }
 
 
@@ -499,17 +516,6 @@ def in_linears(layers: nn.Module) -> int:
     """Weights in the linear layers of a decoder's blocks, without adapters."""
     named = layers.named_parameters()
     return sum(w.numel() for name, w in named if w.ndim == 2 and "lora_" not in name)
-
-
-def matrix_peak(size: int = 2048) -> float:
-    """Operations a second of a bfloat16 product, the quickest of ten."""
-    a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
-    spent = []
-    for _ in range(10):
-        began = time.perf_counter()
-        torch.mm(a, b)
-        spent.append(time.perf_counter() - began)
-    return 2 * size**3 / min(spent)
 
 
 KINDS = {"data": data, "trial": trial, "bantam": bantam, "peft": peft, "ablation": ablation}
