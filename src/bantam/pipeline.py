@@ -24,6 +24,7 @@ from bantam import (
     recipe_file,
     runs,
     sources,
+    units,
 )
 from bantam.engine import cores
 from bantam.errors import BadInput
@@ -33,6 +34,8 @@ from bantam.licences import licence_in
 from bantam.model import gguf_in, rival_in
 from bantam.progress import bar, say
 from bantam.sources import endpoint
+
+FEW_PASSES = 0.5  # over the training rows: a budget that is enough for fewer is told of
 
 
 def make(
@@ -187,8 +190,15 @@ def _planned(job: Job, key: str) -> Any:
         time.perf_counter() - began,
         stage.readings(job.tokenizer, job.learned) if train.adapt else (),
     )
-    write_lock(job.folder, plan=asdict(plan), plan_key=key, warnings=warnings)
     passes = (plan.steps - plan.reading_steps) * plan.batch_size / len(examples)
+    if train.budget is not None and passes < FEW_PASSES:
+        warnings.append(
+            f"a budget of {units.write_seconds(train.budget)} is enough for {plan.steps} "
+            f"step{'s' * (plan.steps > 1)} on this machine, so the model sees {passes:.0%} of the "
+            "training rows; a longer one should make it better"
+        )
+        say(f"  warning: {warnings[-1]}")
+    write_lock(job.folder, plan=asdict(plan), plan_key=key, warnings=warnings)
     reading = f"{plan.reading_steps} of them reading, " if plan.reading_steps else ""
     say(
         f"  plan: {plan.method}, {plan.steps} steps of {plan.batch_size} ({reading}{passes:.1f} "
