@@ -265,9 +265,11 @@ def test_a_batch_in_parts_learns_the_same(
     for losses, found in learned[1:]:
         assert losses == pytest.approx(learned[0][0], rel=1e-4)
         for name, weight in found.items():
-            # Adam's steps have the size of the learning rate however small a gradient is, so the
-            # order of float32 sums shows more here than in the loss.
-            torch.testing.assert_close(weight, learned[0][1][name], atol=1e-3, rtol=1e-3)
+            # Adam's steps have the size of the learning rate however small a gradient is, so a
+            # single number may show the order of float32 sums; with one example of eight left out
+            # a matrix is 0.05 to 0.8 away.
+            whole = learned[0][1][name]
+            assert (weight - whole).norm() < 0.02 * whole.norm(), name
 
 
 def test_texts_are_read_before_their_answers_are_learned(
