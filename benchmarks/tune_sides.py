@@ -205,7 +205,7 @@ def ways() -> list[str]:
     return [
         name
         for name, (weights, mixed, _) in WAYS.items()
-        if not slow or not (mixed or weights == "bfloat16")
+        if not slow or (weights, mixed) == ("float32", False)
     ]
 
 

@@ -49,7 +49,7 @@ def _label(name: str) -> str:
 
 
 def _compiled(name: str, source: str) -> regex.Pattern[str]:
-    mend = "see https://pypi.org/project/regex for what an expression can hold"
+    mend = "see the documentation of Python's regex package for what an expression can hold"
     if len(source) > LONGEST:
         raise BadInput(f'the pattern "{name}" is longer than {LONGEST} characters', mend)
     try:
