@@ -170,14 +170,14 @@ def test_a_server_needs_no_package_of_the_judges() -> None:
     assert done.stdout.strip() == ""
 
 
-def there(answer: Callable[[dict[str, Any]], Told]) -> Any:
-    """A hand-over of everything to an endpoint that answers so."""
+def there(answer: Callable[[dict[str, Any]], Told], seconds: float = 30.0) -> Any:
+    """A hand-over of everything to an endpoint that answers so, and is waited for so long."""
 
     @contextmanager
     def handed() -> Iterator[tuple[Handover, Away]]:
         with away(answer) as found:
             where = endpoint.parse(found.address)
-            with endpoint.connect(where, "the key", seconds=1.0) as line:
+            with endpoint.connect(where, "the key", seconds=seconds) as line:
                 yield Handover(where.name, 1.0, line), found
 
     return handed()
@@ -286,7 +286,7 @@ def test_ours_stands_where_an_endpoint_does_not_answer(
     handing: Callable[..., Any], told: Told, caplog: pytest.LogCaptureFixture
 ) -> None:
     ours = handing("labels", None, text=TEXTS[0])
-    with there(lambda _: told) as (to, _):
+    with there(lambda _: told, seconds=1.0) as (to, _):
         before = counted("bantam_handovers_failed", "labels", to.model)
         found = handing("labels", to, text=TEXTS[0])
         assert (found["handed_to"], found["label"]) == (None, ours["label"])

@@ -19,7 +19,9 @@ from bantam.kinds import schema
 from bantam.serve import bodies
 from bantam.serve.ask import MOST_MESSAGES, MOST_PARTS, MOST_TOOLS, Refusal
 
-TOO_LONG = 2.0  # seconds in which the server answers nobody; unhindered it is a few hundredths
+# Seconds in which the server answers nobody; unhindered it is a few hundredths, but 2.1 were seen
+# on two slow cores that ran other tests too. What must not hinder it takes many.
+TOO_LONG = 4.0
 
 
 @pytest.fixture(scope="module")
