@@ -6,8 +6,9 @@
 
 The rival is the server that xllamacpp offers, over HTTP, with the same threads, slots and context,
 and its prompt cache on; its threads wait as OpenMP's do unless told otherwise. The two take turns,
-request by request, while the other one sleeps. Added latency is against the engine without any
-server: the same ids, asked through `bantam.engine`.
+request by request, after pauses, since OpenMP's threads spin for milliseconds when their work is
+done. Added latency is against the engine without any server: the same ids, asked through
+`bantam.engine`.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from bantam.kinds import classify
 from bantam.model import Model, find
 
 QUESTION = "Name the capital of France."
+LONG = "Tell me a long story about a town by the sea."
+PAUSE = 0.1  # seconds before each request
 WORDS = (
     "the battery of this camera died after a week and nobody answered my letter it was cheap sharp "
     "pictures in good light menus are slow but the case feels solid would buy again"
@@ -179,25 +182,30 @@ def _print_latency(
 ) -> None:
     sizes = {"threads": asked.threads, "parallel": asked.parallel, "context": 1024}
     model = stack.enter_context(Model(path, **sizes))
-    prompt = model.conversation([{"role": "user", "content": QUESTION}])
+    short, long = (
+        model.conversation([{"role": "user", "content": text}]) for text in (QUESTION, LONG)
+    )
     one: dict[str, list[float]] = {"engine": [], "bantam": [], "bare": []}
     token: dict[str, list[float]] = {"engine": [], "bantam": [], "bare": []}
 
     def timed(name: str, work: Callable[[], Any]) -> None:
+        time.sleep(PAUSE)
         began = time.perf_counter()
         work()
         one[name].append((time.perf_counter() - began) * 1000)
 
     for _ in range(105):
-        timed("engine", lambda: model.runtime.complete(prompt, 1))
+        timed("engine", lambda: list(model.runtime.generate(short, max_tokens=1)))
         timed("bantam", lambda: bantam.ask_again(chat(QUESTION, 1)))
         timed("bare", lambda: bare.ask_again(chat(QUESTION, 1)))
     for _ in range(asked.repeats * 3):
-        pieces = model.runtime.generate(prompt, max_tokens=128)
+        time.sleep(PAUSE)
+        pieces = model.runtime.generate(long, max_tokens=128)
         times = [time.perf_counter() for _ in pieces]
         token["engine"].append((times[-1] - times[0]) * 1000 / (len(times) - 1))
         for name, served in (("bantam", bantam), ("bare", bare)):
-            count, seconds = asyncio.run(served.stream(chat(QUESTION, 128)))
+            time.sleep(PAUSE)
+            count, seconds = asyncio.run(served.stream(chat(LONG, 128)))
             token[name].append(seconds * 1000 / count)
     for title, found in (("a request of one token, ms", one), ("a streamed token, ms", token)):
         told = ", ".join(

@@ -305,14 +305,31 @@ class Turns:
                 self.changed.notify_all()
 
 
+@contextmanager
+def _openmp(every_core: bool) -> Iterator[None]:
+    """How the computing threads that are started here wait, and where they run.
+
+    Read from the environment when xllamacpp loads; what the user has set there stays.
+    """
+    # Rounds that a thread spins before it sleeps. OpenMP's 300,000 make two threads on a busy
+    # machine far slower than one, none at all costs a fifth and more on a quiet one.
+    if "OMP_WAIT_POLICY" not in os.environ:  # over which it would win
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if not every_core or sys.platform != "linux":
+        yield
+        return
+    # Left alone, a woken thread is often put on the core of the one that woke it, where they take
+    # turns: half the speed after a pause, or beside a busy program.
+    os.environ.setdefault("OMP_PROC_BIND", "true")
+    os.environ.setdefault("OMP_PLACES", "cores")
+    everywhere = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, everywhere)  # this thread is no part of it, nor are those it starts
+
+
 def main() -> None:
     # Ctrl-C goes to every process of the terminal: the parent decides what becomes of this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # How long a thread spins before it sleeps. OpenMP's 300,000 make two threads on a busy machine
-    # ten times slower than one, none at all costs a fifth and more on a quiet one.
-    # Read when xllamacpp loads OpenMP; it would win over a policy that somebody set.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Only replies go to the real standard output; whatever native code prints goes to the log.
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
@@ -326,7 +343,8 @@ def main() -> None:
 
     settings = json.loads(sys.argv[1])
     try:
-        model = Model(settings)
+        with _openmp(settings["every_core"]):
+            model = Model(settings)
         reply(0, result=model.info())
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

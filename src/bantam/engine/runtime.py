@@ -69,9 +69,11 @@ class LlamaCpp:
         self._adapter: int | None = None  # that questions are for
         self._original: LlamaCpp | None = None  # the process lives as long as that
         folder = tempfile.mkdtemp(prefix="bantam-")
+        threads = threads or min(cores(), 4)
         settings = {
             "model": str(model.absolute()),
-            "threads": threads or min(cores(), 4),
+            "threads": threads,
+            "every_core": 1 < threads == cores(),
             "context": context,
             "parallel": parallel,
             "embeddings": embeddings,
