@@ -441,6 +441,29 @@ def test_no_port_is_opened(runtime: engine.Runtime) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system is told")
+@pytest.mark.skipif(engine.cores() < 2, reason="needs two cores")
+def test_with_a_thread_for_each_core_each_has_its_own(tiny_model: Path) -> None:
+    every = os.sched_getaffinity(0)
+
+    def allowed(threads: int) -> list[set[int]]:
+        """The processors of each thread of the child, its first one's first."""
+        with engine.start(tiny_model, threads=threads) as runtime:
+            runtime.complete(PROMPT, 4)
+            assert isinstance(runtime, LlamaCpp)
+            tasks = sorted(
+                Path(f"/proc/{runtime.pid}/task").iterdir(), key=lambda one: int(one.name)
+            )
+            return [os.sched_getaffinity(int(task.name)) for task in tasks]
+
+    first, *others = allowed(engine.cores())
+    bound = {frozenset(one) for one in others if one != every}
+    assert first == every
+    assert len(bound) == engine.cores()
+    assert sum(map(len, bound)) == len(frozenset.union(*bound))  # no two share a processor
+    assert all(one == every for one in allowed(1))
+
+
 def test_the_socket_asks_for_a_key(runtime: engine.Runtime) -> None:
     import http.client
     import socket
