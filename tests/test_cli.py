@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +172,17 @@ def test_run_answers_one_text(here: Path, bantam: Bantam) -> None:
     assert set(told["probabilities"]) == set(job.LABELS)
     assert sum(told["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert told["probability"] == max(told["probabilities"].values())
+    assert (told["cut"], done.err) == (False, "")
+
+
+def test_run_says_which_texts_it_did_not_read_to_the_end(here: Path, bantam: Bantam) -> None:
+    long = "the phone is awful " * 200
+    done = bantam("run", "runs/tiny", long)
+    assert done.code == 0
+    assert re.fullmatch(r"warning: over \d+ tokens: the end was not read\n", done.err)
+    done = bantam("run", "runs/tiny", "--json", stdin=f"short\n{long}\n")
+    assert [row["cut"] for row in json.loads(done.out)["answers"]] == [False, True]
+    assert re.search(r"1 of 2 texts have over \d+ tokens: their ends were not read", done.err)
 
 
 def test_run_answers_the_lines_of_standard_input(here: Path, bantam: Bantam) -> None:

@@ -123,6 +123,12 @@ def test_a_text_of_any_length_has_an_answer(model: Model) -> None:
     assert len(ids) < model.runtime.info.context
     assert ids[-3:] == model.prompt(model.task, "short")[-3:]  # cut in the text, not in the prompt
     assert model(long).label in job.LABELS
+    most = model.task.max_text_tokens
+    word = "camera "
+    while len(model.encode([(word + "camera ", False)])) <= most:
+        word += "camera "
+    over = word + "camera "
+    assert [answer.cut for answer in model.batch(["", word, over])] == [False, False, True]
     assert model("").label in job.LABELS
     assert model("\ud800 half a character").label in job.LABELS
 

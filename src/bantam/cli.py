@@ -296,6 +296,9 @@ def run(
         elif text is not None:
             answer = loaded(text, declared)
             _print_json(use.plain(answer)) if json_ else click.echo(use.line(answer))
+            if answer.cut:
+                read = loaded.asked().max_text_tokens
+                click.echo(f"warning: over {read:,} tokens: the end was not read", err=True)
         else:
             count = use.rows(loaded, file, column, output, json_, declared)
             if output and json_:

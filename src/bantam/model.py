@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import inf, prod
 from pathlib import Path
@@ -38,7 +38,8 @@ class Answer:
     Of a task with several labels a text `label` is the set: the labels sorted and joined by "|", ""
     for none. `probability` is that the whole set is right, with each label a question of its own.
     `sure` says whether the label can be relied on as often as `task.sure` in the recipe asked for;
-    None if it did not ask, or with several labels a text.
+    None if it did not ask, or with several labels a text. `cut` is true when the text was longer
+    than the model reads, and its end was left out.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Answer:
     probabilities: dict[str, float]
     labels: tuple[str, ...]
     sure: bool | None = None
+    cut: bool = False
 
     def __str__(self) -> str:
         return self.label
@@ -56,8 +58,8 @@ class Written:
     """An answer that the model wrote; as text it is that.
 
     `value` is what its JSON means, for a task with a schema or functions. `probability` is that it
-    is right, where validation showed that, else that it was written. `sure` as for `Answer`.
-    `whole` is false when the tokens that an answer may take were used up: JSON was then closed.
+    is right, where validation showed that, else that it was written. `sure` and `cut` as for
+    `Answer`. `whole` is false when the tokens that an answer may take were used up: JSON was then closed.
     """
 
     text: str
@@ -67,6 +69,7 @@ class Written:
     value: Any = None
     sure: bool | None = None
     whole: bool = True
+    cut: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -226,12 +229,12 @@ class Model:
         from bantam.kinds import texts
 
         prompt = self.start + texts.prompt(task, self.encode, text, tools)
-        most = self._room(task, prompt)
+        most, cut = self._room(task, prompt), self._cuts(task, text)
         if task.kind == "generate":
             told = self.runtime.complete(prompt, most, stop)
             probability = texts.certain(task, told.log_probability, told.tokens)
             written, log = told.text.strip(), told.log_probability
-            return Written(written, probability, log, told.tokens, whole=told.ended)
+            return Written(written, probability, log, told.tokens, whole=told.ended, cut=cut)
         done = self.held(prompt, self._grammar(task, tools), most, tell=tell)
         probability = texts.certain(task, done.log_probability, done.tokens)
         return Written(
@@ -242,6 +245,7 @@ class Model:
             json.loads(done.text),
             texts.sure(task, probability),
             not done.closed,
+            cut,
         )
 
     def held(
@@ -322,7 +326,16 @@ class Model:
         prompts = [self.prompt(task, text) for text in texts]
         rows = classify.probabilities(self.runtime.choose, tree, prompts)
         rows = classify.calibrated(rows, task.temperature, task.multi)
-        return [_answer(task, row) for row in rows]
+        return [
+            replace(_answer(task, row), cut=self._cuts(task, text))
+            for row, text in zip(rows, texts, strict=True)
+        ]
+
+    def _cuts(self, task: kinds.Task, text: str) -> bool:
+        """Whether the end of a text is not read."""
+        most = task.max_text_tokens
+        # No token is less than a byte, of which a character has up to four.
+        return 4 * len(text) > most and len(self.encode([(text, False)])) > most
 
     @cached_property
     def _tree(self) -> classify.LabelTree:

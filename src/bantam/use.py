@@ -43,13 +43,14 @@ def plain(answer: Reply) -> Row:
     if isinstance(answer, Written):
         said = answer.text if answer.value is None else answer.value
         told = {"answer": said, "probability": round(answer.probability, 6), "whole": answer.whole}
-        return told if answer.sure is None else told | {"sure": answer.sure}
-    told = {
-        "label": answer.label,
-        "labels": list(answer.labels),
-        "probability": round(answer.probability, 6),
-        "probabilities": {k: round(p, 6) for k, p in answer.probabilities.items()},
-    }
+    else:
+        told = {
+            "label": answer.label,
+            "labels": list(answer.labels),
+            "probability": round(answer.probability, 6),
+            "probabilities": {k: round(p, 6) for k, p in answer.probabilities.items()},
+        }
+    told["cut"] = answer.cut
     return told if answer.sure is None else told | {"sure": answer.sure}
 
 
@@ -82,12 +83,12 @@ def rows(
     source, total = _read(file, column), _count(file)
     name = column or "text"
     task = model.asked()
-    multi = task.multi
+    multi, read = task.multi, task.max_text_tokens
     tooled = TOOLS if task.most_calls and tools is None else None
     asks = file is None and sys.stdin.isatty()
     if asks:
         say("a text a line; Ctrl-D ends it")
-    done = 0
+    done = cut = 0
     with ExitStack() as stack:
         write = stack.enter_context(_Written(output, multi)) if output else None
         gathered: list[Row] = []
@@ -102,10 +103,13 @@ def rows(
             else:
                 print(line(answer), flush=True)
             done += 1
+            cut += answer.cut
             if advance:
                 advance(done, max(total, done), "")
         if json_ and not output:
             print(json_text({"answers": gathered}, indent=2))
+    if cut:
+        say(f"warning: {cut} of {done} texts have over {read:,} tokens: their ends were not read")
     return done
 
 

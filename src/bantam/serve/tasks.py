@@ -57,7 +57,6 @@ class Told:
 
     row: Row
     reply: Answer | Written
-    cut: bool  # the end of its text was not read
     prompt_tokens: int
     handed_to: str | None = None
 
@@ -226,7 +225,7 @@ def _replies(model: Model, rows: Sequence[Row]) -> list[Told]:
         lengths.append(len(model.encode([(asked.text, False)])))
     most = task.max_text_tokens
     return [
-        Told(asked, reply, length > most, around + min(length, most))
+        Told(asked, reply, around + min(length, most))
         for asked, reply, length in zip(
             rows, model.batch([asked.text for asked in rows]), lengths, strict=True
         )
@@ -235,7 +234,7 @@ def _replies(model: Model, rows: Sequence[Row]) -> list[Told]:
 
 def _written(model: Model, task: kinds.Task, asked: Row) -> Told:
     length = _length(model, task, asked)
-    return Told(asked, model.write(asked.text, asked.tools or None), False, length)
+    return Told(asked, model.write(asked.text, asked.tools or None), length)
 
 
 def _check(model: Model, task: kinds.Task, rows: Sequence[Row]) -> None:
@@ -279,7 +278,7 @@ def _shown(request: Request, book: Book, told: Told) -> One:
         "model": book.name,
         "confidence": round(reply.probability, 6) if known else None,
         "sure": reply.sure if told.handed_to is None else None,
-        "cut": told.cut,
+        "cut": reply.cut,
         "handed_to": told.handed_to,
     }
     if isinstance(reply, Answer):
