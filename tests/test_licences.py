@@ -70,7 +70,7 @@ def test_states_what_the_files_say(
     tmp_path: Path, files: dict[str, str], name: str | None, terms: bool
 ) -> None:
     licence = licence_in(write(tmp_path, files))
-    assert (licence["name"], licence["terms"]) == (name, terms)
+    assert (licence["name"], licences.bound(licence["name"])) == (name, terms)
 
 
 def test_shows_the_binding_text_and_the_notice_word_for_word(tmp_path: Path) -> None:

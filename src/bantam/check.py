@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeGuard, TypeVar
 
 import psutil
 
-from bantam import recipe, recipe_documents, recipe_file, sources, units
+from bantam import licences, recipe, recipe_documents, recipe_file, sources, units
 from bantam.errors import BadInput, BantamError
 from bantam.formats import gguf, safetensors
 from bantam.kinds import classify
@@ -169,7 +169,7 @@ def _endpoint(asked: recipe.Handover) -> str:
 def _told(name: str, source: sources.Source | None) -> str:
     if source is None:
         return f"{name}: not here yet, `bantam make` fetches it"
-    return f"{name}: {words.size(source.size)}, licence {source.licence or 'not stated'}"
+    return f"{name}: {words.size(source.size)}, licence {licences.told(source.licence)}"
 
 
 def _installed() -> bool:

@@ -90,25 +90,42 @@ def bantam(offline: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace a recipe that is there.")
 @as_json
 def new(data: Path, output: Path | None, force: bool, json_: bool) -> None:
-    """Look at labelled DATA and write a recipe for it."""
+    """Look at DATA and write a recipe for it: of a file of labelled rows, or a folder of text."""
     from dataclasses import asdict
 
     from bantam.runs import write_text
-    from bantam.text.first_recipe import describe, write_recipe
-    from bantam.text.look import look
 
     if output:
         _writable(output)
     output = output or data.parent / "recipe.toml"
-    if data.is_file() and output.exists() and not force:
+    if data.exists() and output.exists() and not force:
         raise BadInput(f"{output} is there already", "add --force to replace it, or -o elsewhere")
-    seen = look(data)
-    write_text(output, write_recipe(seen, output))
+    recipe, seen, told = _first_recipe(data, output)
+    write_text(output, recipe)
     if json_:
         _print_json({"recipe": str(output), "look": asdict(seen)})
     else:
-        click.echo(describe(seen))
+        click.echo(told)
         click.echo(f"\nwrote {output}; next: bantam check {output}")
+
+
+def _first_recipe(data: Path, output: Path) -> tuple[str, Any, str]:
+    """The recipe for what is there, what was seen of it, and that in words."""
+    from bantam.documents import first_recipe as of_documents
+    from bantam.documents.look import look as look_into
+    from bantam.text import first_recipe as of_rows
+    from bantam.text.look import look
+    from bantam.text.read import only_tables
+
+    if not data.is_dir() or only_tables(data):
+        rows = look(data)
+        return of_rows.write_recipe(rows, output), rows, of_rows.describe(rows)
+    if output.absolute().is_relative_to(data.absolute()):
+        raise BadInput(
+            f"{output} would stand among the documents", "write it elsewhere: -o ../recipe.toml"
+        )
+    folder = look_into(data)
+    return of_documents.write_recipe(folder, output), folder, of_documents.describe(folder)
 
 
 @bantam.command()

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bantam import __version__, recipe_documents, runs, sources
+from bantam import __version__, licences, recipe_documents, runs, sources
 from bantam.errors import BadInput
 from bantam.job import read_lock, run_stage, told_of
 from bantam.model import gguf_in
@@ -69,6 +69,9 @@ def make(path: Path, folder: Path, processes: int = 1, ray: str | None = None) -
     base = sources.resolve(made.base.model, relative_to=here) if made.continues else None
     if base is not None:
         gguf_file.check_base(sources.model_file(base))
+    for source in (*found.values(), *([base] if base else [])):
+        if licences.bound(source.licence):
+            say(f"note: {source.name} may be used only under the {source.licence}")
     curation.text(path, folder, ray=ray)
     with runs.alone(folder):
         job = Job(made, folder, rivals, base, processes)

@@ -27,12 +27,9 @@ MOST = 200_000  # characters read of a file
 
 
 class Licence(TypedDict):
-    """`terms` is true when use is bound to terms that must be shown."""
-
     name: str | None
     text_file: str | None
     notice: str | None
-    terms: bool
 
 
 def licence_in(root: Path) -> Licence:
@@ -41,16 +38,25 @@ def licence_in(root: Path) -> Licence:
     texts = [file for file in files if LICENCE_FILE.fullmatch(file.name)]
     notices = [file for file in files if file.stem.upper() == "NOTICE"]
     named = {file: named_in(_read(file)) for file in texts + notices}
-    bound = [file for file in named if TERMS.search(named[file] or "")]
+    binding = [file for file in named if bound(named[file])]
     stated = next(filter(None, map(_stated, files)), None)
-    text = next(iter(bound + texts), None)
-    name = named[bound[0]] if bound else stated or (named[text] if text else None)
+    text = next(iter(binding + texts), None)
+    name = named[binding[0]] if binding else stated or (named[text] if text else None)
     return {
         "name": name,
         "text_file": str(text) if text else None,
         "notice": "\n\n".join(_read(file).strip() for file in notices) or None,
-        "terms": bool(name and TERMS.search(name)),
     }
+
+
+def bound(name: str | None) -> bool:
+    """Whether use under a licence of this name is bound to terms that must be shown."""
+    return bool(name and TERMS.search(name))
+
+
+def told(name: str | None) -> str:
+    """The name with what must be known of it."""
+    return f"{name or 'not stated'}{' (use is bound to its terms)' * bound(name)}"
 
 
 def _files(root: Path) -> list[Path]:

@@ -59,7 +59,8 @@ class Written:
 
     `value` is what its JSON means, for a task with a schema or functions. `probability` is that it
     is right, where validation showed that, else that it was written. `sure` and `cut` as for
-    `Answer`. `whole` is false when the tokens that an answer may take were used up: JSON was then closed.
+    `Answer`. `whole` is false when the tokens that an answer may take were used up: JSON was then
+    closed.
     """
 
     text: str

@@ -18,6 +18,7 @@ from typing import Any
 from bantam import (
     __version__,
     labelled,
+    licences,
     packing,
     recipe,
     recipe_documents,
@@ -30,7 +31,6 @@ from bantam.engine import cores
 from bantam.errors import BadInput
 from bantam.job import Job, read_lock, resolved, run_stage, told_of, write_lock
 from bantam.kinds import texts
-from bantam.licences import licence_in
 from bantam.model import gguf_in, rival_in
 from bantam.progress import bar, say
 from bantam.sources import endpoint
@@ -109,9 +109,8 @@ def _sources(made: recipe.Recipe, folder: Path) -> dict[str, sources.Source]:
         rival_in(found[name], made.task.kind)
     write_lock(folder, sources=told_of(found), base=made.base.model, version=__version__)
     for name, source in found.items():
-        licence = licence_in(source.root)
-        if licence["terms"]:
-            say(f"note: {name} may be used only under the {licence['name']}")
+        if licences.bound(source.licence):
+            say(f"note: {name} may be used only under the {source.licence}")
     return found
 
 

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bantam import licences
 from bantam.formats import gguf
 from bantam.kinds.sure import NEVER
 from bantam.model import Model, find
@@ -67,7 +68,7 @@ def describe(told: Facts) -> str:
             lines.append(f"calls     at most {most} of the functions that come with a text")
         if task.get("thresholds") and not task.get("multi"):
             lines.append(f"sure      {_sure(task['thresholds'])}")
-    lines.append(f"licence   {told['licence'] or 'not stated'}")
+    lines.append(f"licence   {licences.told(told['licence'])}")
     lineage = loose.part(told.get("lineage"))
     if origin := loose.part(lineage.get("base")).get("origin"):
         lines.append(f"base      {origin}")

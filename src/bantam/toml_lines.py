@@ -1,5 +1,6 @@
-"""On which line of a TOML text each key stands: tomllib does not say."""
+"""What tomllib lacks: on which line of a text each key stands, and how to write a string."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -108,3 +109,8 @@ def _tokens(text: str) -> Iterator[tuple[str, int]]:
         end = match.start()
         if not match[0].startswith("#"):
             yield match[0], line
+
+
+def quoted(text: str | None) -> str:
+    """A TOML string; also safe in a comment and a terminal, for it escapes what controls."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from bantam import ledger
+from bantam import ledger, licences
 from bantam.judge import report, report_run, report_verdict
 from bantam.judge.report import Parts, lines_of, object_of
 from bantam.page import charts, loose, template
@@ -115,7 +115,8 @@ def card(run: Json) -> str:
     lines += ["It also loads in transformers (`model/`) and in all that runs GGUF (`pack/`).", ""]
     if plan and tokens:
         read = plan["steps"] * plan["rows"] * plan["context"]
-        base = "".join(loose.part(loose.part(run.get("lock")).get("base")))
+        bases = loose.part(loose.part(run.get("lock")).get("base"))
+        base = "".join(bases)
         how = f"`{_cell(base)}` went on reading, by LoRA," if base else "Trained from scratch on"
         lines += [
             "## Made from",
@@ -124,6 +125,10 @@ def card(run: Json) -> str:
             f"bytes ({tokens['tokens']:,} tokens of a vocabulary of {tokens['vocabulary']:,}): "
             f"{plan['steps']:,} steps, {read:,} tokens, seed {plan['seed']}.",
             "",
+        ]
+        lines += [
+            f"Licence of `{_cell(one)}`: {_cell(licences.told(loose.part(told).get('licence')))}.\n"
+            for one, told in bases.items()
         ]
     lines += [
         "## Limits",

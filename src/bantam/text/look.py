@@ -1,6 +1,5 @@
 """Look at a data file: what its columns hold, and what it could be used for."""
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from bantam.errors import BadInput
 from bantam.text import clean, read, references
 from bantam.text import values as values_of
 from bantam.text.report import label_counts, quantiles
+from bantam.toml_lines import quoted
 
 MOST_ROWS = 200_000  # that are looked at
 MOST_LABELS = 1000
@@ -496,8 +496,3 @@ def _estimate(path: Path, frame: pl.DataFrame) -> int:
     """Rows in all of a file of which the beginning was read, from its size."""
     cells = frame.select(pl.sum_horizontal(pl.all().str.len_bytes().fill_null(0) + 1).sum()).item()
     return max(frame.height, path.stat().st_size * frame.height // max(1, int(cells)))
-
-
-def quoted(text: str | None) -> str:
-    """A TOML string; also safe in a comment and a terminal, for it escapes what controls."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -130,6 +130,12 @@ def _open(path: Path) -> _Opened:
         raise BadInput(f"cannot read {path}: {error.strerror}", "check its permissions") from None
 
 
+def only_tables(folder: Path) -> bool:
+    """Whether a folder holds files of rows and nothing else."""
+    inside = list(folder.iterdir())
+    return bool(inside) and all(path.suffix.lower() in SUFFIXES for path in inside)
+
+
 def _no_file(path: Path) -> BadInput:
     what, folder = ("is a folder", path) if path.is_dir() else ("is not there", path.parent)
     inside = folder.iterdir() if folder.is_dir() else ()
