@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from bantam.licences import licence_in
+from bantam.licences import bound, licence_in
 
 APACHE = "                    Apache License\n                    Version 2.0, January 2004"
 MIT = "Copyright\n\nPermission is hereby granted, free of charge, to any person"
@@ -70,7 +70,7 @@ def test_states_what_the_files_say(
     tmp_path: Path, files: dict[str, str], name: str | None, terms: bool
 ) -> None:
     licence = licence_in(write(tmp_path, files))
-    assert (licence["name"], licences.bound(licence["name"])) == (name, terms)
+    assert (licence["name"], bound(licence["name"])) == (name, terms)
 
 
 def test_shows_the_binding_text_and_the_notice_word_for_word(tmp_path: Path) -> None:
