@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import bantam
 import tiny_corpus
-from bantam import cli, completing, pipeline, recipe, recipe_documents
+from bantam import cli, curated, pipeline, recipe, recipe_documents
 from bantam.corpus import vocabulary
 from bantam.errors import BadInput
 from bantam.formats import gguf
@@ -187,7 +187,7 @@ def test_a_base_goes_on_reading(
     # The base's score is that of transformers, on the very documents that judge.
     load.save(load.load(tiny_model), tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    texts, tokenizer = completing._judged(here / "on")[1], Tokenizer.of(tiny_model)
+    texts, tokenizer = curated.judged(here / "on", 0)[1], Tokenizer.of(tiny_model)
     bits = 0.0
     for text in texts:
         ids = torch.tensor([[tokenizer.edge, *tokenizer.encode([(text, False)])]])

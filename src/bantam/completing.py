@@ -8,13 +8,12 @@ recipe.lock.json before the first step.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bantam import __version__, licences, recipe_documents, runs, sources
+from bantam import __version__, curated, licences, recipe_documents, runs, sources
 from bantam.errors import BadInput
 from bantam.job import read_lock, run_stage, told_of
 from bantam.model import gguf_in
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
 
 BITS = "Q8_0"
 LEAST = 100_000  # bytes of training text
-FEWEST = 4  # held-out documents: half to choose by, half to judge by
 PROVED = 40  # held-out documents that the packed file is proved on
-JUDGED = 4_000_000  # bytes of held-out documents that are looked at, on either side
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,21 @@ class Job:
     @property
     def base_file(self) -> Path | None:
         return None if self.base is None else sources.model_file(self.base)
+
+    @property
+    def unread(self) -> list[str]:
+        """Sources that are read not even once, so nothing is learned of them nor judged by them."""
+        named = self.made.documents.sources.items()
+        return [name for name, source in named if source.weight == 0]
+
+    def judged(self) -> tuple[list[str], list[str]]:
+        """Held-out texts: those that choose among checkpoints, and those that judge."""
+        return curated.judged(self.folder, self.made.documents.seed, self.unread)
+
+    def learned(self, most: int) -> list[str]:
+        """Training texts by chance, up to `most` bytes."""
+        seed = self.made.documents.seed
+        return curated.drawn(self.folder, "train", most, seed, without=self.unread)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -83,42 +95,11 @@ def make(path: Path, folder: Path, processes: int = 1, ray: str | None = None) -
     return verdict
 
 
-def _documents(folder: Path) -> list[Path]:
-    return sorted((folder / "text").glob("documents-*.parquet"))
-
-
-def _texts(path: Path, split: str) -> Iterable[str]:
-    """The texts of a split in a file of documents."""
-    import polars as pl
-
-    frame = pl.read_parquet(path, columns=["text", "split"])
-    return list(frame.filter(pl.col("split") == split)["text"])
-
-
-def _judged(folder: Path) -> tuple[list[str], list[str]]:
-    """The held-out texts, as many as are needed: those that choose among checkpoints, and those
-    that judge."""
-    held = (text for path in _documents(folder) for text in _texts(path, "val") if text)
-    sides: tuple[list[str], list[str]] = ([], [])
-    left = 2 * JUDGED
-    for number, text in enumerate(held):
-        left -= len(text.encode())
-        if left < 0 and number >= FEWEST:
-            break
-        sides[number % 2].append(text)
-    return sides
-
-
-def _training(folder: Path) -> Iterator[str]:
-    for path in _documents(folder):
-        yield from _texts(path, "train")
-
-
 def _tokens(job: Job) -> str:
     """A vocabulary, and the documents as tokens."""
     text_key = runs.manifest(job.folder / "text")["key"]
     size = job.made.train.vocabulary
-    key = runs.key_of("tokens", 1, text_key, size, *([job.base.sha256] if job.base else []))
+    key = runs.key_of("tokens", 2, text_key, size, *([job.base.sha256] if job.base else []))
 
     def build(folder: Path) -> int:
         import numpy as np
@@ -126,26 +107,27 @@ def _tokens(job: Job) -> str:
         from bantam.corpus import shards, vocabulary
         from bantam.formats.tokenizer import Tokenizer
 
-        choosing, judging = _judged(job.folder)
-        count = _bytes(job)
+        choosing, judging = job.judged()
+        count = curated.size(job.folder, "train", job.unread)
         if count < LEAST and job.base is None:
             raise BadInput(
                 f"{count:,} bytes of text are too few to learn a language from",
                 f"give {LEAST:,} at least: more files, or fewer rules ({job.folder / 'text'} tells "
                 "what they took)",
             )
-        if len(choosing) + len(judging) < FEWEST:
+        if (held := len(choosing) + len(judging)) < curated.FEWEST:
             raise BadInput(
-                f"{len(choosing) + len(judging)} documents are held out, {FEWEST} are needed",
+                f"{held} documents are held out, {curated.FEWEST} are needed",
                 "raise documents.val, or give more documents",
             )
         if job.base_file is not None:
             made = Tokenizer.of(job.base_file)
         else:
             say("  learning a vocabulary")
-            made = vocabulary.learn(_training(job.folder), size or vocabulary.size_for(count))
+            learned = job.learned(vocabulary.READ)
+            made = vocabulary.learn(learned, size or vocabulary.size_for(count))
         made.save(folder / "tokenizer")
-        read = [partial(_texts, path, "train") for path in _documents(job.folder)]
+        read = [partial(curated.texts, path, "train") for path in curated.files(job.folder)]
         with bar("tokens") as advance:
             corpus = shards.write(
                 folder / "train", read, made, told=lambda done, whole: advance(done, whole, "")
@@ -172,11 +154,6 @@ def _tokens(job: Job) -> str:
     return key
 
 
-def _bytes(job: Job) -> int:
-    """Of training text."""
-    return sum(len(text.encode()) for text in _training(job.folder))
-
-
 def _order(job: Job) -> Any:
     """The documents' numbers in the order of a first reading, as `documents.mix` has it."""
     import numpy as np
@@ -186,7 +163,7 @@ def _order(job: Job) -> Any:
         frame.filter((pl.col("split") == "train") & (pl.col("text") != ""))["id"]
         for frame in (
             pl.read_parquet(path, columns=["id", "text", "split"])
-            for path in _documents(job.folder)
+            for path in curated.files(job.folder)
         )
     ]
     numbered = pl.DataFrame({"id": pl.concat(ids)}).with_row_index("number")
@@ -218,8 +195,8 @@ def _train(job: Job, tokens_key: str) -> str:
     return key
 
 
-def _asked(job: Job, key: str, unique: int = 0) -> Any:
-    """All that the training is to do; without a plan in the lock for `unique` tokens."""
+def _asked(job: Job, key: str, unique: int) -> Any:
+    """All that the training is to do, with `unique` tokens to read."""
     from bantam.train import document_stage
 
     shape, plan = _planned(job, key, unique)
@@ -284,9 +261,10 @@ def _model(job: Job, train_key: str) -> str:
 
     def build(folder: Path) -> None:
         from bantam.nets import load
-        from bantam.train import document_stage
+        from bantam.train import document_stage, several
 
-        decoder = document_stage.trained(_asked(job, train_key), job.folder / "train")
+        followed = document_stage.read(job.folder / "train" / several.ASKED)
+        decoder = document_stage.trained(followed, job.folder / "train")
         load.save(decoder, folder, job.tokenizer.bos_id, job.tokenizer.eos_id)
         job.tokenizer.save(folder)
 
@@ -296,7 +274,7 @@ def _model(job: Job, train_key: str) -> str:
 
 def _pack(job: Job, model_key: str) -> str:
     """The model as one GGUF file, proved against the weights it was made from."""
-    key = runs.key_of("pack", 1, model_key, BITS)
+    key = runs.key_of("pack", 2, model_key, BITS)
 
     def build(folder: Path) -> None:
         from bantam.model import COMPLETE, Model
@@ -314,7 +292,7 @@ def _pack(job: Job, model_key: str) -> str:
             more["bantam.licence"] = job.base.licence or "unknown"
         more["bantam.lineage"] = json.dumps(lineage, ensure_ascii=False)
         gguf_file.write(path, decoder, job.tokenizer, None, more, BITS)
-        said = _judged(job.folder)[0][:PROVED]
+        said = job.judged()[0][:PROVED]
         say(f"  proving the packed file on {len(said)} documents")
         with Model(path) as packed:
             checks = proof.prove_texts(decoder, packed, said)
@@ -328,7 +306,7 @@ def _pack(job: Job, model_key: str) -> str:
 def _judge(job: Job, pack_key: str) -> dict[str, Any]:
     """Bits per byte of the packed weights and of the rivals on the documents held out to judge."""
     digests = {name: runs.file_sha256(path) for name, path in job.rivals.items()}
-    key = runs.key_of("judge", 1, pack_key, job.made.judge.model_dump(), digests)
+    key = runs.key_of("judge", 2, pack_key, job.made.judge.model_dump(), digests)
 
     def build(folder: Path) -> None:
         import numpy as np
@@ -337,7 +315,7 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
         from bantam.judge import completion, ngram, squeezed
         from bantam.train import document_stage
 
-        texts = _judged(job.folder)[1]
+        texts = job.judged()[1]
         packed = next((job.folder / "pack").glob("*.gguf"))
         files = {"ours": packed, **job.rivals}
         if recipe_documents.BASE in job.made.judge.rivals:
@@ -348,9 +326,9 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
             for done, name in enumerate(wanted):
                 advance(done, len(wanted), name)
                 if name == "zstd":
-                    bits[name] = squeezed.bits(_training(job.folder), texts)
+                    bits[name] = squeezed.bits(job.learned(squeezed.MOST), texts)
                 elif name == "ngram":
-                    bits[name] = ngram.bits(ngram.learn(_training(job.folder)), texts)
+                    bits[name] = ngram.bits(ngram.learn(job.learned(ngram.MOST)), texts)
                 else:
                     bits[name] = document_stage.document_bits(files[name], _ids(files[name], texts))
         sizes = np.array([len(text.encode()) for text in texts])

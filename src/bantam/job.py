@@ -42,7 +42,8 @@ class Job:
         """The untuned base in torch, on as many threads as training found quickest."""
         from bantam.train import stage
 
-        return stage.frozen(self.base, read_lock(self.folder)["plan"]["threads"])
+        plan = json.loads((self.folder / "train/plan.json").read_text(encoding="utf-8"))
+        return stage.frozen(self.base, plan["threads"])
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
