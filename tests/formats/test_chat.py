@@ -430,6 +430,11 @@ HOSTILE = {
     "power of power": "{{ 9 ** 9 ** 9 ** 9 ** 9 ** 9 }}",
     "format": "{{ '%999999999d' % 3 }}",
     "format star": "{{ '%*d' % (999999999, 3) }}",
+    "format by name": "{{ '%(a)999999999d' % {'a': 1} }}",
+    "format by an odd name": "{{ '%(a (b%))999999999d' % {'a (b%)': 1} }}",
+    "format with precision": "{{ '%.999999999f' % 3 }}",
+    "format after percent": "{{ '%%%999999999d' % 3 }}",
+    "format a name often": "{{ ('%(a)s' * 9999) % {'a': 'x' * 99999} }}",
     "str.format": "{{ '{:999999999}'.format(1) }}",
     "center": "{{ 'a' | center(999999999) }}",
     "ljust": "{{ 'a'.ljust(999999999) }}",
@@ -514,6 +519,14 @@ def test_hostile_templates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tracemalloc.stop()
     assert seconds < 2  # far above the limit, for a busy machine
     assert peak < 200 << 20
+
+
+def test_formats_that_are_not_wide() -> None:
+    for written in (
+        "{{ '%s: %05.1f%% %-3d|%r' % ('a', 2.5, 7, 'b') }}",
+        "{{ '%(one)s and %(two)+d' % {'one': 'a', 'two': 2} }}",
+    ):
+        assert "".join(text for text, _ in ours(written, [])) == theirs(written, [])
 
 
 def test_a_refusal_says_why() -> None:

@@ -39,6 +39,7 @@ _SECONDS = 2.0
 _MAX_TEMPLATE = 256 << 10  # characters
 _MAX_WEIGHT = 8 << 20  # characters and items in one value
 _MAX_BITS = 4096  # of a whole number
+_CONVERSION = r"%%|%(\(\w+\))?[-+ 0#]*\d{0,2}(\.\d{0,2})?[a-zA-Z]"  # of "%", none of them wide
 _MEND = "use the model's own, unaltered template, or another model"
 
 
@@ -234,8 +235,10 @@ def _power(left: Any, right: Any) -> Any:
 
 
 def _modulo(left: Any, right: Any) -> Any:
-    if isinstance(left, str) and re.search(r"%[^%a-zA-Z]*(\*|\d{3})", left):
-        raise SecurityError("a format asks for a width")
+    if isinstance(left, str):
+        if "%" in re.sub(_CONVERSION, "", left):
+            raise SecurityError("a format asks for a width")
+        _has_user_text(*[right] * left.count("%"))  # by its name, each may write the same
     return left % right
 
 
