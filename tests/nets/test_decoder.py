@@ -82,3 +82,17 @@ def test_gradients_are_those_of_transformers(length: int, tied: bool) -> None:
     assert wanted.keys() == grads.keys()
     for name, grad in grads.items():
         torch.testing.assert_close(grad, wanted[name], atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+@torch.no_grad()
+def test_states_are_in_the_precision_of_autocast(
+    monkeypatch: pytest.MonkeyPatch, norm: str
+) -> None:
+    """On graphics cards autocast has norms give float32: here they are made to."""
+    plain = getattr(F, f"{norm}_norm")
+    monkeypatch.setattr(F, f"{norm}_norm", lambda *given: plain(*given).float())
+    ours, ids = decoder(norm=norm), torch.tensor(texts(97, 9))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours.states(ids).dtype == torch.bfloat16
+    assert ours.states(ids).dtype == torch.float32

@@ -341,6 +341,7 @@ class Body(nn.Module):
             x = x + self.embed_positions(flat + self.config.position_offset)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
+        dtype = x.dtype  # CUDA's autocast has norms give float32, whatever they are given
         seen = positions
         if cache is not None:
             if cache.positions is not None:
@@ -351,12 +352,12 @@ class Body(nn.Module):
         for number, block in enumerate(self.layers):
             layer = self.config.layer(number)
             if layer not in views:
-                views[layer] = self.view(layer, n, batch, tokens, flat, seen, x.dtype)
+                views[layer] = self.view(layer, n, batch, tokens, flat, seen, dtype)
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, views[layer], use_reentrant=False)
             else:
                 x = block(x, views[layer], None if cache is None else cache.layers[number])
-        states: Tensor = self.norm(x[n:])
+        states: Tensor = self.norm(x[n:]).to(dtype)
         return states.view(batch, tokens, -1)
 
     def view(
