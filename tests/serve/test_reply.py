@@ -90,6 +90,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
     record = writing.task("extract", "record", "", answer_schema=SCHEMA)
     tasks = {
         "labels": classify.task("labels", "Is it good?", ["yes", "no"]),
+        "few": replace(classify.task("few", "Good?", ["yes", "no"]), max_text_tokens=20),
         "calls": replace(calls, max_text_tokens=200),
         "record": replace(record, max_answer_tokens=40, max_text_tokens=200, certainty=(0.01, 1.0)),
         "text": replace(writing.task("generate", "text", "Say it."), max_answer_tokens=8),
@@ -378,6 +379,49 @@ def test_embeddings_have_length_one(served: Served[Any]) -> None:
     assert rows[1] == pytest.approx(rows[2], abs=1e-4) and rows[0] != pytest.approx(
         rows[1], abs=1e-2
     )
+
+
+LONG = "x" * 40_000  # for a context of 512 tokens, of 64 characters at most
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ask("chat", Message("user", "Hi", name=LONG)),
+        ask("chat", "Hi", Message("tool", "arrived", call_id=LONG)),
+        ask("hermes", "Hi", Message("assistant", "", (Call(LONG, "go", "{}"),)), "And now?"),
+        ask("hermes", "Hi", Message("assistant", "", (Call("call_1", LONG, "{}"),)), "And now?"),
+        ask("chat", "Hi", schema={"enum": [LONG]}),
+        ask("chat", "Hi", tools=Tools(({"name": "go", "description": LONG},))),
+        ask("hermes", "Hi", tools=Tools(({"name": "go", "description": LONG},))),
+        ask("text", LONG),
+        ask("record", LONG),
+        ask("calls", LONG, tools=Tools(TOOLS)),
+    ],
+)
+def test_what_has_no_place_is_refused_by_its_characters(served: Served[Any], asked: Ask) -> None:
+    """Whatever part of the prompt it is, and where tokens are only counted too."""
+    for work in (lambda: events(served, asked), lambda: served(lambda s: reply.count(s, asked))):
+        with pytest.raises(Refusal, match="characters: this model has room for 510") as refused:
+            work()
+        assert refused.value.code == "context_length_exceeded"
+
+
+def test_a_text_that_is_labelled_is_cut_before_it_is_counted(
+    served: Served[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest, encode = 0, Model.encode
+
+    def watched(self: Model, segments: list[tuple[str, bool]]) -> list[int]:
+        nonlocal longest
+        longest = max(longest, *(len(text) for text, _ in segments))
+        return encode(self, segments)
+
+    monkeypatch.setattr(Model, "encode", watched)
+    asked = ask("few", "It broke. " * 4000)
+    found = events(served, asked)
+    assert served(lambda shelf: reply.count(shelf, asked)) == found[0].prompt_tokens
+    assert longest == 64 * 20
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,29 @@ def test_a_text_that_does_not_fit_is_refused_or_told(client: httpx.Client) -> No
     assert "this model has room for 510" in message
 
 
+def test_no_more_of_a_text_is_tokenized_than_may_be_read(
+    client: httpx.Client, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, longest, encode = LONG * 5, 0, Model.encode
+    with Model(shelf.book("labels").path, threads=1) as model:
+        (wanted,) = model.batch([LONG])
+
+    def watched(self: Model, segments: list[tuple[str, bool]]) -> list[int]:
+        nonlocal longest
+        longest = max(longest, *(len(text) for text, _ in segments))
+        return encode(self, segments)
+
+    monkeypatch.setattr(Model, "encode", watched)
+    told = said(client, "labels", texts=[text, text[: 64 * 100 + 1], "a"])["answers"]
+    assert [one["cut"] for one in told] == [True, True, False]
+    assert told[0]["probabilities"] == pytest.approx(wanted.probabilities, abs=0.02)
+    assert told[1]["probabilities"] == pytest.approx(wanted.probabilities, abs=0.02)
+    assert refused(client, "record", 400, text=text).startswith("the prompt has 39,000 characters")
+    message = refused(client, "text", 400, texts=["a", text])
+    assert message.startswith("texts[1]: the prompt has 39,000 characters")
+    assert longest == 64 * 100
+
+
 def test_what_cannot_be_asked(client: httpx.Client) -> None:
     assert "there is no model 'other'" in refused(client, "other", 404, text="a")
     assert "/v1/chat/completions" in refused(client, "chat", 404, text="a")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bantam.errors import BadInput
+from bantam.kinds import Task
 from bantam.model import Model, TooLong
 from bantam.serve import calls
 from bantam.serve.ask import Ask, Message
@@ -27,18 +28,22 @@ def check_size(model: Model, characters: int) -> None:
         )
 
 
+def readable(model: Model, task: Task, text: str) -> str:
+    """As much of a text as a task may read of it, so that no more is tokenized. Raises TooLong for
+    one that has no place and is not to be cut."""
+    if task.kind == "classify":
+        return text[: WIDEST * task.max_text_tokens]
+    check_size(model, len(text))
+    return text
+
+
 def ids(model: Model, ask: Ask) -> list[int]:
     """The prompt. An assistant's message at the end is the beginning of the reply.
 
     Raises BadInput for functions or a template that cannot be used, TooLong.
     """
-    check_size(model, sum(map(_size, ask.messages)))
     tools = calls.usable(ask.tools)
     knows = calls.style(model.template) is not None
-    messages, begun = list(ask.messages), ""
-    if messages and messages[-1].role == "assistant" and not messages[-1].calls:
-        begun = messages.pop().content
-    turns = [_turn(message, knows) for message in messages]
     said = []
     if tools and not knows:
         said.append(calls.instruction(tools))
@@ -47,16 +52,24 @@ def ids(model: Model, ask: Ask) -> list[int]:
             "Answer with JSON that follows this schema: "
             + json.dumps(ask.schema, ensure_ascii=False)
         )
+    shown = tools if knows and tools else None
+    told = [*said, json.dumps(shown, ensure_ascii=False)] if shown else said
+    check_size(model, sum(map(len, told)) + sum(map(_size, ask.messages)))
+    messages, begun = list(ask.messages), ""
+    if messages and messages[-1].role == "assistant" and not messages[-1].calls:
+        begun = messages.pop().content
+    turns = [_turn(message, knows) for message in messages]
     if said:
         turns = _told(turns, "\n\n".join(said))
-    prompt = _rendered(model, turns, tools if knows and tools else None)
+    prompt = _rendered(model, turns, shown)
     return prompt + model.encode([(begun, False)]) if begun else prompt
 
 
 def _size(message: Message) -> int:
     """Characters; a turn and a call take a token at least, even when they say nothing."""
-    called = sum(WIDEST + len(one.arguments) for one in message.calls)
-    return WIDEST + len(message.content) + called
+    called = (WIDEST + len(one.id) + len(one.name) + len(one.arguments) for one in message.calls)
+    said = len(message.content) + len(message.call_id) + len(message.name)
+    return WIDEST + said + sum(called)
 
 
 def _rendered(model: Model, turns: list[Turn], tools: list[dict[str, Any]] | None) -> list[int]:

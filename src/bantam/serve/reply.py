@@ -145,11 +145,9 @@ def _nth(sampling: Sampling, index: int) -> Sampling:
 
 
 def _prompt_of(model: Model, ask: Ask) -> list[int]:
-    return (
-        model.prompt(model.task, last_text(ask.messages))
-        if model.task
-        else prompting.ids(model, ask)
-    )
+    if not (task := model.task):
+        return prompting.ids(model, ask)
+    return model.prompt(task, prompting.readable(model, task, last_text(ask.messages)))
 
 
 async def _conversation(shelf: Shelf, ask: Ask) -> AsyncGenerator[Event, None]:
@@ -382,8 +380,9 @@ async def _task(
         book = lent.book
 
         def work(tell: Tell) -> tuple[int, Answer | Written, Row]:
-            found = _answered(lent.model, task, text, tools, tell)
-            return *found, Row(text, "", _declared(tools))
+            read = prompting.readable(lent.model, task, text)
+            found = _answered(lent.model, task, read, tools, tell)
+            return *found, Row(read, "", _declared(tools))
 
         answered = None
         async with aclosing(_told(lent, work)) as steps:

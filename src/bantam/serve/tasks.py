@@ -22,7 +22,7 @@ from bantam import kinds
 from bantam.errors import BadInput
 from bantam.kinds import Row, texts
 from bantam.model import Answer, Model, TooLong, Written, declared
-from bantam.serve import feedback, handover, metrics, wire
+from bantam.serve import feedback, handover, metrics, prompt, wire
 from bantam.serve.ask import Refusal
 from bantam.serve.duplex import Duplex, ordered
 from bantam.serve.lent import Book
@@ -218,17 +218,14 @@ def _replies(model: Model, rows: Sequence[Row]) -> list[Told]:
     task = model.asked()
     if task.kind != "classify":
         return [_written(model, task, asked) for asked in rows]
-    around = len(model.prompt(task, ""))
-    lengths = []
+    around, most = len(model.prompt(task, "")), task.max_text_tokens
     for asked in rows:
         declared(task, asked.tools or None)  # none are to be
-        lengths.append(len(model.encode([(asked.text, False)])))
-    most = task.max_text_tokens
+    read = [prompt.readable(model, task, asked.text) for asked in rows]
+    lengths = [min(len(model.encode([(text, False)])), most) for text in read]
     return [
-        Told(asked, reply, around + min(length, most))
-        for asked, reply, length in zip(
-            rows, model.batch([asked.text for asked in rows]), lengths, strict=True
-        )
+        Told(asked, replace(reply, cut=reply.cut or text != asked.text), around + length)
+        for asked, text, reply, length in zip(rows, read, model.batch(read), lengths, strict=True)
     ]
 
 
@@ -249,6 +246,7 @@ def _check(model: Model, task: kinds.Task, rows: Sequence[Row]) -> None:
 def _length(model: Model, task: kinds.Task, asked: Row) -> int:
     """The tokens of a text with its prompt. Raises TooLong where it would be cut, though its
     answer is to be written from all of it, or where there is no room for it."""
+    prompt.check_size(model, len(asked.text) + len(asked.tools))
     length, most = len(model.encode([(asked.text, False)])), task.max_text_tokens
     if length > most:
         raise TooLong(
