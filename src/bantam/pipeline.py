@@ -279,7 +279,7 @@ def _judge(job: Job, pack_key: str) -> dict[str, Any]:
     others = _others(made)
     digests = {name: job.found[name].sha256 for name in others}
     rules = made.judge.model_dump(), made.limits.model_dump()
-    key = runs.key_of("judge", 2, pack_key, rules, digests)
+    key = runs.key_of("judge", 3, pack_key, rules, digests)
 
     def build(folder: Path) -> None:
         from bantam.judge import judge, written

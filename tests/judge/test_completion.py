@@ -57,6 +57,14 @@ def test_one_document_decides_nothing() -> None:
         "t", {"ours": np.array([10.0]), "zstd": np.array([99.0])}, np.array([8]), {}, {}, 0
     )
     assert told["rivals"][0]["outcome"] == "tie"
+    assert "it cannot be told on fewer than 6 documents from zstd" in told["sentence"]
+    theirs = 99.0 + np.arange(7)  # no two documents are quite alike
+    bits = {"ours": np.full(7, 10.0), "zstd": theirs, "ngram": theirs}
+    for documents, outcome in ((6, "tie"), (7, "win")):
+        some = {name: row[:documents] for name, row in bits.items()}
+        told = completion.verdict("t", some, np.full(documents, 80), {}, {}, 0)
+        assert {rival["outcome"] for rival in told["rivals"]} == {outcome}
+        assert ("cannot be told" in told["sentence"]) == (outcome == "tie")
 
 
 def test_the_page_shows_strangers_texts_as_text(found: dict[str, Any], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bantam.judge import statistics
 from bantam.judge.verdict import MEASURED, OURS, SIGNIFICANT, Verdict
 
-REPEATS = 2000
+MOST = 8.0  # bits that anybody needs for a byte
 Bits = NDArray[np.float64]
 
 
@@ -32,11 +32,10 @@ def verdict(
     `bits` [documents] of each model by its name, "ours" among them; `sizes` are the documents'
     bytes. `systems` maps a name to its file, sha256 and bytes, where it has them.
     """
-    draws = _draws(len(sizes), seed)
     documents, total = len(sizes), int(sizes.sum())
 
     def system(name: str) -> dict[str, Any]:
-        low, high = _interval(bits[name], sizes, draws)
+        low, high = statistics.ratio_interval(bits[name], sizes, (0.0, MOST), seed=seed)
         score = float(bits[name].sum() / total)
         scores = {"bits_per_byte": score, "documents": documents, "bytes": total}
         told: dict[str, Any] = dict.fromkeys(MEASURED)
@@ -53,7 +52,7 @@ def verdict(
     rivals = []
     for name, p_value in zip(names, statistics.holm(pairs), strict=True):
         apart = bits[OURS] - bits[name]
-        low, high = _interval(apart, sizes, draws)
+        low, high = statistics.ratio_interval(apart, sizes, (-MOST, MOST), seed=seed)
         difference = float(apart.sum() / total)
         clear = p_value < SIGNIFICANT and (high < 0 or low > 0)
         rivals.append(
@@ -85,28 +84,16 @@ def verdict(
     return checked.model_dump(mode="json", by_alias=True)
 
 
-def _draws(documents: int, seed: int) -> NDArray[np.int64]:
-    """How often each document is drawn in each repeat, [REPEATS, documents]."""
-    chance = np.random.default_rng(seed)
-    return chance.multinomial(documents, np.full(documents, 1 / documents), size=REPEATS)
-
-
-def _interval(
-    bits: Bits, sizes: NDArray[np.int64], draws: NDArray[np.int64]
-) -> tuple[float, float]:
-    """95% of the bits per byte of documents that are drawn anew."""
-    found = (draws @ bits) / np.maximum(draws @ sizes, 1)
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def _sentence(model: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]], documents: int) -> str:
     said = (
         f"The model takes {model['score']:.3f} bits for a byte of {documents:,} unseen documents "
         f"(95% interval {model['score_low']:.3f} to {model['score_high']:.3f})"
     )
     contests = []
-    for outcome, verb in (("win", "beat"), ("tie", "tied with"), ("loss", "lost to")):
+    enough = statistics.fewest(SIGNIFICANT / max(1, len(rivals)))  # Holm's for the clearest one
+    few = f"cannot be told on fewer than {enough} documents from"
+    tied = few if documents < enough else "tied with"
+    for outcome, verb in (("win", "beat"), ("tie", tied), ("loss", "lost to")):
         of_it = [f"{r['name']} ({r['score']:.3f})" for r in rivals if r["outcome"] == outcome]
         if of_it:
             contests.append(f"{verb} {_and(of_it)}")

@@ -67,15 +67,18 @@ def choose_prompt(
 
     `progress` is told how many rows were asked.
     """
+    # Files are often sorted: the first rows may have one label, and a prompt that always gives it.
+    order = random.Random(0).sample(range(len(val_texts)), len(val_texts))  # noqa: S311
+    texts, labels = [val_texts[row] for row in order], [val_labels[row] for row in order]
     rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in prompts}
     left = list(prompts)
     for count, begin, end in _rounds(len(prompts), len(val_texts)):
         left = left[:count]
         for name in left:
             ask = asking(Asked(name, prompts[name], None, 0.0))
-            rows[name].append(crowd(ask, val_texts[begin:end]))
+            rows[name].append(crowd(ask, texts[begin:end]))
             progress(end - begin)
-        tried = {name: _best(name, prompts[name], rows[name], val_labels[:end]) for name in left}
+        tried = {name: _best(name, prompts[name], rows[name], labels[:end]) for name in left}
         left.sort(key=lambda name: tried[name][0], reverse=True)
     return tried[left[0]][1]
 

@@ -72,6 +72,7 @@ def bits_of(
             for piece in pieces
         ]
         of = [number for number, ids in windows[begin:end] for _ in ids[1:]]
-        np.add.at(bits, of, torch.cat(losses).double().cpu().numpy() / math.log(2))
+        lost = torch.cat(losses).cpu().double()  # MPS has no float64
+        np.add.at(bits, of, lost.numpy() / math.log(2))
         begin = end
     return bits
