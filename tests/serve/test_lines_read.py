@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bantam.kinds import Row
-from bantam.serve import lines, task_forms
+from bantam.serve import bodies, lines, task_forms
 from bantam.serve.ask import Refusal
 
 SHORT = 60  # bytes of a line in these tests; see `short`
@@ -144,6 +145,62 @@ def test_what_is_too_long_takes_no_other_with_it() -> None:
     body = f'text\na\n"{long}\n\n{long}\nb\n'.encode()
     read = found(lines.csv_rows, body, [5] * 60, "text")
     assert rows(read)[0] == (2, "a") and read[1][1][0] == 413
+
+
+def test_others_get_their_turn_between_lines() -> None:
+    """A chunk may hold hundreds of thousands of lines."""
+
+    async def work(read: Callable[..., Any], *how: str) -> tuple[int, int]:
+        turns = longest = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        waiting = asyncio.create_task(others())
+        async for some in read(in_pieces(b"1\n" * 3200, []), *how):
+            longest = max(longest, len(some))
+        waiting.cancel()
+        return turns, longest
+
+    for read, how in ((lines.json_rows, ()), (lines.csv_rows, ("text",))):
+        turns, longest = asyncio.run(work(read, *how))
+        assert turns >= 100
+        assert longest == lines.PIECE
+
+
+def test_a_long_line_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a megabyte full of quotes takes seconds."""
+    monkeypatch.setattr(lines, "LONG", 20)
+    seen: set[tuple[str, bool, bool]] = set()
+
+    def watched(name: str, read: Callable[..., Any]) -> Callable[..., Any]:
+        def work(line: bytes, *how: Any) -> Any:
+            here = threading.current_thread() is threading.main_thread()
+            seen.add((name, len(line) > 20, here))
+            return read(line, *how)
+
+        return work
+
+    names = ("_json_row", "_quoted", "_header", "_csv_row")
+    for name in names:
+        monkeypatch.setattr(lines, name, watched(name, getattr(lines, name)))
+    long = b"x" * 30
+    assert len(found(lines.json_rows, b'"a"\n"%s"' % long, [])) == 2
+    assert len(found(lines.csv_rows, b"text,other\na,b\n%s,b\n" % long, [], "text")) == 2
+    assert found(lines.csv_rows, b"text,%s\n" % long, [], "text") == []
+    assert seen == {(name, long, not long) for name in names for long in (True, False)}
+
+
+def test_a_line_has_so_many_values_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "LONGEST", 1000)
+    monkeypatch.setattr(bodies, "MOST_VALUES", 30)
+    body = b'{"text": "a", "tools": [{"a": [%s]}]}\n"b"' % b",".join([b"0"] * 31)
+    (_, (status, message, _)), other = found(lines.json_rows, body, [])
+    assert (status, message) == (413, "the line has more than 30 values; send less at once")
+    assert rows([other]) == [(2, "b")]
 
 
 def test_a_cell_may_be_as_long_as_a_line() -> None:

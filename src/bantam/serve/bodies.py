@@ -70,9 +70,9 @@ def check_characters(body: bytes) -> None:
         raise Refusal(400, "the body holds half of a character (a lone surrogate)")
 
 
-def check_values(body: bytes) -> None:
-    """Raises Refusal for a body of more JSON values than may be. They are counted without reading
-    it, in milliseconds."""
+def check_values(body: bytes, what: str = "body") -> None:
+    """Raises Refusal for a body, or a line, of more JSON values than may be. They are counted
+    without reading it, in milliseconds."""
     if len(body) < MOST_VALUES:
         return
     bare = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NOT_COUNTED)
@@ -81,7 +81,7 @@ def check_values(body: bytes) -> None:
     if many or len(b"".join(bare.split(b'"')[::2])) > MOST_VALUES:
         raise Refusal(
             413,
-            f"the body has more than {MOST_VALUES:,} values; send less at once",
+            f"the {what} has more than {MOST_VALUES:,} values; send less at once",
             code="too_many_values",
         )
 

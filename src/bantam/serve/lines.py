@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Concatenate, ParamSpec, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from bantam.documents.separator import separator
 from bantam.kinds import Row
 from bantam.serve.ask import Refusal
+from bantam.serve.bodies import check_values
 from bantam.serve.task_forms import LONGEST, Line, Text, row
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PIECE = 32  # lines that are read before others get their turn
+LONG = 10_000  # bytes of a line that is read in a thread
 
 Numbered = tuple[int, Row | Refusal]  # a line by its number; a refusal: it cannot be read
 
+TOO_LONG = Refusal(413, f"the line has over {LONGEST:,} bytes")
 TEXT: TypeAdapter[str] = TypeAdapter(Text)
 csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
 
@@ -21,16 +31,30 @@ csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
 async def json_rows(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[Numbered], None]:
     """The rows of NDJSON, with the numbers of their lines."""
     async for lines in _lines(chunks):
-        yield [(number, _json_row(line)) for number, line in lines if line is None or line.strip()]
+        yield [
+            (number, TOO_LONG if line is None else await _aside(_json_row, line))
+            for number, line in lines
+            if line is None or line.strip()
+        ]
 
 
-def _json_row(line: bytes | None) -> Row | Refusal:
-    if line is None:
-        return Refusal(413, f"the line has over {LONGEST:,} bytes")
+async def _aside(
+    read: Callable[Concatenate[bytes, P], T], line: bytes, *args: P.args, **how: P.kwargs
+) -> T:
+    """What is read of a line; of a long one in a thread, so that others are answered meanwhile."""
+    if len(line) > LONG:
+        return await asyncio.to_thread(read, line, *args, **how)
+    return read(line, *args, **how)
+
+
+def _json_row(line: bytes) -> Row | Refusal:
     try:
+        check_values(line, "line")
         if line.lstrip()[:1] == b'"':
             return row(TEXT.validate_json(line), None)
         asked = Line.model_validate_json(line)
+    except Refusal as refusal:
+        return refusal
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -49,14 +73,15 @@ async def csv_rows(
         for number, line in lines:
             begun = begun or number
             record += (line or b"") + b"\n"
-            quoted = _quoted(line or b"", mark, quoted)
+            quoted = await _aside(_quoted, line or b"", mark, quoted)
             broken = line is None or len(record) > LONGEST
             if not broken and quoted:
                 continue
             if broken or (names and record.strip(b" \r\n")):
-                found.append((begun, _csv_row(bytes(record), names, mark, column, broken)))
+                read = await _aside(_csv_row, bytes(record), names, mark, column, broken)
+                found.append((begun, read))
             elif not names:
-                mark, names = _header(bytes(record))
+                mark, names = await _aside(_header, bytes(record))
             record, begun, quoted = bytearray(), 0, False
         yield found
     if record.strip():
@@ -117,7 +142,8 @@ def _csv_row(
 async def _lines(
     chunks: AsyncIterator[bytes],
 ) -> AsyncGenerator[list[tuple[int, bytes | None]], None]:
-    """Numbered lines as they come; None for one that is too long, of which nothing is kept."""
+    """Numbered lines as they come, few at a time, so that others get their turn between; None for
+    one that is too long, of which nothing is kept."""
     held, lost, number = bytearray(), False, 0
     async for chunk in chunks:
         first, *others = chunk.split(b"\n")
@@ -127,6 +153,10 @@ async def _lines(
             number += 1
             found.append((number, None if lost or len(held) > LONGEST else bytes(held)))
             held, lost = bytearray(begun), False
+            if len(found) == PIECE:
+                yield found
+                found = []
+                await asyncio.sleep(0)
         if len(held) > LONGEST:
             held, lost = bytearray(), True
         if found:
