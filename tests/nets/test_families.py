@@ -137,15 +137,18 @@ def test_computing_blocks_twice_changes_no_gradient(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
-def test_the_loss_that_keeps_experts_busy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lengths", [(40, 40), (40, 3, 5)])
+def test_the_loss_that_keeps_experts_busy(tmp_path: Path, lengths: tuple[int, ...]) -> None:
     theirs = folder("mixtral", tmp_path)
     ours = load(tmp_path)
-    ids = torch.tensor(texts(VOCAB, 40, 40))
-    wanted = theirs(ids, output_router_logits=True).aux_loss
+    ids = pad(texts(VOCAB, *lengths), CPU)
+    real = pad([[1] * length for length in lengths], CPU)
+    wanted = theirs(ids, attention_mask=real, output_router_logits=True).aux_loss
     ours(ids)
-    torch.testing.assert_close(balance_loss(ours), wanted, atol=1e-5, rtol=0)
+    made = balance_loss(ours, real.flatten().bool())
+    torch.testing.assert_close(made, wanted, atol=1e-5, rtol=0)
     wanted.backward()
-    balance_loss(ours).backward()
+    made.backward()
     gates = [block.mlp.gate.weight.grad for block in theirs.model.layers]
     for block, grad in zip(ours.model.layers, gates, strict=True):
         torch.testing.assert_close(block.mlp.router.weight.grad, grad, atol=1e-6, rtol=1e-3)

@@ -118,6 +118,19 @@ def test_the_order_of_rows_changes_nothing() -> None:
     assert sum(alone) / len(alone) == pytest.approx(together, abs=1e-5)
 
 
+@pytest.mark.parametrize("begin", [0, len(BEGIN)])
+def test_padding_keeps_no_expert_busy(begin: int) -> None:
+    """The loss of texts of unequal lengths is the same, whatever the router does with padding."""
+    ours = decoder(n_experts=4, n_active=2, balance=0.5)
+    padding = ours.model.embed_tokens.weight[0]  # the id that texts are padded with
+    losses = []
+    for sign in (1.0, -1.0):
+        with torch.no_grad():
+            padding.copy_(sign * torch.arange(len(padding)))
+        losses.append(answer_loss(ours, examples(), BEGIN[:begin]).item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
 def test_what_follows_the_last_answer_does_not_count() -> None:
     ours = decoder()
     ids, answers, _ = examples()[0]

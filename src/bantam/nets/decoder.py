@@ -430,11 +430,14 @@ class Decoder(nn.Module):
         return self.logits(self.states(ids, start, positions, cache))
 
 
-def balance_loss(decoder: Decoder) -> Tensor:
+def balance_loss(decoder: Decoder, real: Tensor) -> Tensor:
     """How unequally the experts were busy in the last pass (Fedus et al. 2021, arXiv 2101.03961,
-    eq. 4, over all layers together): `n_active` when all were equally, more when not."""
+    eq. 4, over all layers together): `n_active` when all were equally, more when not.
+
+    `real` [start + batch * tokens] is false for padding: who is busy with it does not matter.
+    """
     c = decoder.config
     experts = [part for part in decoder.modules() if isinstance(part, Experts)]
-    given = torch.cat([part.given for part in experts])  # [all, n_experts]
+    given = torch.cat([part.given[real] for part in experts])  # [all, n_experts]
     chosen = F.one_hot(given.topk(c.n_active).indices, c.n_experts).float().sum(1)
     return c.n_experts * (chosen.mean(0) * given.mean(0)).sum()

@@ -63,7 +63,11 @@ def answer_loss(decoder: Decoder, batch: Sequence[Example], start: list[int]) ->
         losses.append((each * weights[rows]).sum())
     loss = torch.stack(losses).sum() / len(batch)
     c = decoder.config
-    return loss + c.balance * balance_loss(decoder) if c.n_experts else loss
+    if not c.n_experts:
+        return loss
+    real = pad([[1] * len(ids) for ids in rest], where).flatten()
+    real = F.pad(real, (len(start), 0), value=1).bool()
+    return loss + c.balance * balance_loss(decoder, real)
 
 
 def _wanted(answers: Sequence[Answer]) -> Tensor:
