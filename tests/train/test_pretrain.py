@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,6 +163,27 @@ def _count(metrics: Path) -> int:
 def _told(place: Path) -> list[dict[str, float]]:
     lines = map(json.loads, (place / "metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in line.items() if k not in ("seconds", "judging")} for line in lines]
+
+
+def test_metrics_are_read_once_the_first_process_has_cut_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    for module, name in (
+        (pretrain, "cut"),
+        (pretrain.ranks, "wait"),
+        (pretrain, "_seconds_of_judging"),
+    ):
+        plain = getattr(module, name)
+
+        def noted(*given: object, name: str = name, plain: Any = plain) -> Any:
+            done.append(name)
+            return plain(*given)
+
+        monkeypatch.setattr(module, name, noted)
+    run(folder, tmp_path, replace(PLAN, steps=1))
+    after = done.index("cut")
+    assert done[after : after + 3] == ["cut", "wait", "_seconds_of_judging"]
 
 
 def test_a_rate_that_is_too_high_is_told(folder: Path, tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def train(
     first, where = ranks.rank() == 0, decoder.lm_head.weight.device
     if first:
         cut(metrics, place.step)
+    ranks.wait()
     judging = _seconds_of_judging(metrics)
     began = time.monotonic() - place.spent_seconds
     batches = reading.batches(plan.rows, place.step)
