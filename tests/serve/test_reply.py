@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -264,6 +264,56 @@ def test_calls_may_be_left_out(served: Served[list[Event]]) -> None:
     assert text(found) == text(plain)
     free = events(served, ask("chat", "Hello", tools=Tools(TOOLS)))
     assert text(free) and not called(free)
+
+
+SMALL = {
+    "type": "object",
+    "properties": {"name": {"enum": ["Ann", "Bob"]}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("model", ["chat", "hermes"])
+def test_who_may_call_and_talks_is_held_to_the_schema(
+    served: Served[list[Event]], model: str
+) -> None:
+    for limit in (1, 60):
+        sampling = Sampling(max_tokens=limit, temperature=1.2, seed=limit)
+        asked = ask(model, "What is it?", sampling=sampling, tools=Tools(TOOLS[1:]), schema=SMALL)
+        found = events(served, asked)
+        assert schema.mistake(SMALL, json.loads(text(found))) is None
+        assert not called(found) and len(ended(found)) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "begun", "calls"),
+    [
+        ("hermes", "\n<tool_call>", True),
+        ("hermes", '{"name": "Ann"}', False),  # as a schema may have it
+        ("chat", '[{"name"', True),
+        ("chat", "[", False),  # all that was written
+        ("chat", "It is", False),
+    ],
+)
+def test_the_beginning_tells_calls_from_what_is_held(
+    served: Served[list[Event]],
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    begun: str,
+    calls: bool,
+) -> None:
+    async def freely(*how: Any) -> AsyncGenerator[Event, None]:
+        yield Text(0, begun)
+        yield Ended(0, "length", 1)
+
+    monkeypatch.setattr(reply, "_freely", freely)
+    sampling = Sampling(max_tokens=60)
+    asked = ask(model, "What is it?", sampling=sampling, tools=Tools(TOOLS[1:]), schema=SMALL)
+    found = events(served, asked)
+    assert bool(called(found)) == calls
+    assert calls or schema.mistake(SMALL, json.loads(text(found))) is None
+    assert len(ended(found)) == 1
 
 
 def test_a_call_that_is_begun_is_held_to_its_function(served: Served[list[Event]]) -> None:

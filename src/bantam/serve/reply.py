@@ -162,7 +162,7 @@ async def _replies(lent: Lent, ask: Ask) -> AsyncGenerator[Event, None]:
     for index in range(ask.n):
         sampling = _nth(ask.sampling, index)
         if tools:
-            steps = _maybe_calls(lent, there, ask, tools, sampling, index)
+            steps = _maybe_calls(lent, there, ask, tools, held, sampling, index)
         elif held:
             steps = _held(lent, there, held, sampling, index)
         else:
@@ -273,11 +273,14 @@ async def _maybe_calls(
     prompt: Prompt,
     ask: Ask,
     tools: list[dict[str, Any]],
+    held: str,
     sampling: Sampling,
     index: int,
 ) -> AsyncGenerator[Event, None]:
-    """Calls, or the text of a model that would rather talk and may."""
+    """Calls, or the text of a model that would rather talk and may: by the schema, if there is one,
+    so that its beginning only tells which of both it is."""
     style = calls.style(lent.model.template) or calls.PLAIN
+    wanted: bool | None = True
     if ask.tools.choice == "auto":
         begun, waiting, wanted = "", [], None
         steps = _freely(lent, prompt, replace(sampling, whole=False), index)
@@ -286,16 +289,21 @@ async def _maybe_calls(
                 if wanted is None and isinstance(event, Text):
                     begun += event.text
                     wanted = calls.begins(begun)
-                if wanted:
+                    if wanted and held:  # JSON by the schema may begin as a call does after its tag
+                        wanted = begun.lstrip().startswith(style.before.strip())
+                if wanted or (held and wanted is False):
                     break
                 waiting.append(event)
-                if wanted is False or isinstance(event, Ended):
-                    for held in waiting:
-                        yield held
+                if wanted is False or (isinstance(event, Ended) and not held):
+                    for one in waiting:
+                        yield one
                     waiting.clear()
-        if not wanted:
+        if not wanted and not held:
             return
-    steps = _calling(lent, prompt, style, tools, ask.tools.parallel, sampling, index)
+    if wanted:
+        steps = _calling(lent, prompt, style, tools, ask.tools.parallel, sampling, index)
+    else:
+        steps = _held(lent, prompt, held, sampling, index)
     async with aclosing(steps):
         async for event in steps:
             yield event
