@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import bantam
 import tiny_corpus
 from bantam import cli, curated, pipeline, recipe, recipe_documents
+from bantam.check import check
 from bantam.corpus import vocabulary
 from bantam.errors import BadInput
 from bantam.formats import gguf
@@ -253,13 +254,16 @@ def test_too_little_text_and_too_large_a_vocabulary(here: Path, tmp_path: Path) 
     path.write_text(RECIPE)
     with pytest.raises(BadInput, match="too few to learn a language"):
         bantam.make(path, tmp_path / "run2")
+    told = [warning for line in check(path, tmp_path) for warning in line["warnings"]]
+    assert any("the least that a language is learned from" in warning for warning in told)
 
 
 def test_a_recipe_of_labels_that_completes_is_told_what_it_needs(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text('[task]\nkind = "complete"\n[data]\nexamples = ["a.csv"]\n')
-    with pytest.raises(BadInput, match="learns from documents"):
+    with pytest.raises(BadInput, match="learns from documents") as caught:
         recipe.load(path)
+    assert "[documents]" in caught.value.mend
 
 
 @pytest.mark.slow

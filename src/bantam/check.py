@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeGuard, TypeVar
 
 import psutil
 
-from bantam import licences, recipe, recipe_documents, recipe_file, sources, units
+from bantam import completing, licences, recipe, recipe_documents, recipe_file, sources, units
 from bantam.errors import BadInput, BantamError
 from bantam.formats import gguf, safetensors
 from bantam.kinds import classify
@@ -49,7 +49,7 @@ def check(path: Path, run: Path) -> list[Line]:
         return found
 
     if _of_documents(path):
-        _check_documents(path, run, tried)
+        _check_documents(path, run, tried, lines)
         return lines
     made = tried(lambda: recipe.load(path), lambda r: f"recipe {path}: {r.task.name}")
     if made is None:
@@ -90,7 +90,7 @@ def _of_documents(path: Path) -> bool:
         return False
 
 
-def _check_documents(path: Path, run: Path, tried: Tried) -> None:
+def _check_documents(path: Path, run: Path, tried: Tried, lines: list[Line]) -> None:
     made = tried(
         lambda: recipe_documents.load(path), lambda found: f"recipe {path}: {found.task.name}"
     )
@@ -98,6 +98,11 @@ def _check_documents(path: Path, run: Path, tried: Tried) -> None:
         return
     tried(_installed, lambda _: "PyTorch, polars and scikit-learn are installed")
     found = tried(partial(_read, made, path.parent), _told_documents)
+    if found is not None and found[1] < completing.LEAST and made.task.kind == "complete":
+        lines[-1]["warnings"].append(
+            f"{completing.LEAST:,} bytes of text are the least that a language is learned from: "
+            "this is less, unless it is packed"
+        )
     if made.continues:
         base = tried(partial(_here, path.parent, made.base.model), partial(_told, made.base.model))
         if base is not None:

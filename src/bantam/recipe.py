@@ -82,8 +82,6 @@ def _prompt(text: str) -> str:
 
 
 def _kind(value: object) -> object:
-    if value == "complete":
-        raise ValueError("a model that completes text learns from documents: add [documents]")
     if value in LATER_KINDS:
         raise ValueError(
             f'"{value}" is not there yet; this version makes "classify", "extract" and '
@@ -289,6 +287,11 @@ def load(path: Path) -> Recipe:
             f"`bantam make {path}` makes its model, `bantam text` cleans its documents",
         )
     if isinstance(raw.get("task"), dict):
+        if raw["task"].get("kind") == "complete":
+            raise BadInput(
+                f"{path}: a model that completes text learns from documents, not from rows",
+                'take [data] out and write [documents] with files = ["notes/"]',
+            )
         raw["task"].setdefault("name", default_name(path))
     written = held(path, text, raw, Written, {"rivals": _known_rivals(raw)})
     _check_kind(path, key_lines(text), written)

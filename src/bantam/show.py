@@ -9,7 +9,7 @@ from bantam import licences
 from bantam.formats import gguf
 from bantam.kinds.sure import NEVER
 from bantam.model import Model, find
-from bantam.page import loose
+from bantam.page import loose, words
 
 Facts = dict[str, Any]
 
@@ -51,8 +51,9 @@ def facts(name: str) -> Facts:
 def describe(told: Facts) -> str:
     """The facts for a terminal."""
     lines = [
-        f"{Path(told['file']).name}: {told['bytes'] / 1e6:.0f} MB, "
-        f"{told['parameters'] / 1e6:.0f}M parameters, {told['architecture']}, "
+        f"{Path(told['file']).name}: {words.size(told['bytes'])}, "
+        f"{told['parameters'] / 1e6:.{2 * (told['parameters'] < 1e7)}f}M parameters, "
+        f"{told['architecture']}, "
         f"{'/'.join(told['tensor_types'])}"
     ]
     if task := told.get("task"):

@@ -92,6 +92,50 @@ def test_what_will_be_dropped_is_told(tmp_path: Path) -> None:
     assert "# dropped: 2 rows: duplicate" in text and '# "Y" counts as "y"' in text
 
 
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    rows = [{"text": text, "label": "ab"[n % 2]} for n, text in enumerate(texts(60))]
+    lines = [*map(json.dumps, rows), '{"text": "broken']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    seen = look(tmp_path / "a.jsonl")
+    (told,) = seen.warnings
+    assert told.startswith("1 rows cannot be read and are left out; row 61: ")
+    assert told in describe(seen)
+
+
+def test_a_first_row_that_is_no_header_is_told(tmp_path: Path) -> None:
+    first, *rest = texts(60)
+    seen = look(save(tmp_path, "a.csv", {first: rest, "b": ["a", "b", "b"] * 19 + ["a", "b"]}))
+    assert seen.warnings == ['is the first row a header? "b" is also a value of its column']
+    assert not look(
+        save(tmp_path, "b.csv", {"text": rest, "label": ["a", "b"] * 29 + ["a"]})
+    ).warnings
+
+
+def test_columns_of_one_name(tmp_path: Path) -> None:
+    def written(header: list[str]) -> Path:
+        with (tmp_path / "a.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows([text, text, "x", "ab"[n % 2]] for n, text in enumerate(texts(60)))
+        return tmp_path / "a.csv"
+
+    with pytest.raises(BadInput, match='several columns are called "text"'):
+        look(written(["text", "text", "x", "label"]))
+    seen = look(written(["text", "x", "x", "label"]))
+    assert seen.warnings == ['columns that are called alike are passed over: "x"']
+
+
+def test_a_group_of_few_values_is_told(tmp_path: Path) -> None:
+    table = {
+        "text": texts(60),
+        "customer": [f"c{n % 9}" for n in range(60)],
+        "label": ["a", "b"] * 30,
+    }
+    seen = look(save(tmp_path, "a.csv", table))
+    assert seen.group.column is None
+    assert seen.group.reason.startswith('"customer"? 9 values are too few')
+
+
 def test_a_recipe_elsewhere_points_back_at_the_data(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "recipes" / "one").mkdir(parents=True)

@@ -221,9 +221,12 @@ def _files(told: str) -> tuple[Path, Path | None]:
 def _own_name(path: Path) -> str:
     from bantam import kinds
     from bantam.formats import gguf
+    from bantam.model import COMPLETE
 
-    task = kinds.from_metadata(gguf.read(path).metadata, path)
-    name = task.name if task else path.stem
+    metadata = gguf.read(path).metadata
+    task = kinds.from_metadata(metadata, path)
+    told = metadata.get("general.name") if COMPLETE in metadata else None
+    name = task.name if task else told if isinstance(told, str) and told else path.stem
     return re.sub(r"[^A-Za-z0-9._:/-]+", "-", name)[:100].strip("-")
 
 

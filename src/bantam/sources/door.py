@@ -82,7 +82,9 @@ def suggest(wanted: str, names: Iterable[str]) -> str:
     names = sorted(names)
     near = get_close_matches(wanted, names, n=3, cutoff=0.5)
     some = near or names[:10]
-    return f"{'did you mean' if near else 'there is'}: {', '.join(some)}" if some else "it is empty"
+    if not some:
+        return "there is none"
+    return f"{'did you mean' if near else 'there is'}: {', '.join(some)}"
 
 
 @contextmanager

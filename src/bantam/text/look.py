@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,8 +92,14 @@ def look(path: Path) -> Look:
 
     BadInput: unreadable, or no column that could be the text or the label, or another output.
     """
-    names = [name for name in read.names(path) if name]
-    names = [name for name in names if names.count(name) == 1]
+    all_names = [name for name in read.names(path) if name]
+    names = [name for name in all_names if all_names.count(name) == 1]
+    alike = dict.fromkeys(name for name in all_names if name not in names)
+    if any(hint(name, f"{INPUT_NAMES} {OUTPUT_NAMES}") for name in alike):
+        raise BadInput(
+            f"{path}: several columns are called {', '.join(map(quoted, alike))}",
+            "give each column a name of its own",
+        )
     at = {name: f"c{number}" for number, name in enumerate(names)}
     wanted = {short: name for name, short in at.items()}
     table = read.table(path, wanted, MOST_ROWS, lists=wanted, values=wanted)
@@ -134,8 +141,21 @@ def look(path: Path) -> Look:
         answer={} if task == "classify" else quantiles(kept["output"].str.len_chars()),
         fields=_fields(kept["output"]) if task == "extract" and tools.column is None else [],
         dropped=dict(lost.iter_rows()),
-        warnings=table.notes,
+        warnings=[*table.notes, *_warnings(table.frame, frame, label.column or "", alike)],
     )
+
+
+def _warnings(
+    whole: pl.DataFrame, readable: pl.DataFrame, label: str, alike: Iterable[str]
+) -> Iterator[str]:
+    lost = whole.filter(pl.col("reason").is_not_null())
+    if lost.height:
+        first = f"row {lost['row'][0]}: {lost['reason'][0]}"
+        yield f"{lost.height} rows cannot be read and are left out; {first}"
+    if readable[label].eq(label).any():
+        yield f"is the first row a header? {quoted(label)} is also a value of its column"
+    if alike:
+        yield f"columns that are called alike are passed over: {', '.join(map(quoted, alike))}"
 
 
 def _column(values: pl.Series) -> Column:
@@ -343,6 +363,7 @@ def _guess_group(
     """Values that come in blocks, or whose name says so, many enough to be spread over splits."""
     labels = next(c.distinct for c in columns if c.name == label.column)
     fewest = max(20, labels + 1) if task == "classify" else 20
+    none = "a column whose rows belong together, such as a customer: none was seen"
     for column in columns:
         if column.name in (text.column, label.column) or column.separator:
             continue
@@ -350,6 +371,9 @@ def _guess_group(
             continue
         values = frame[column.name]
         present = values.drop_nulls()
+        if column.distinct < fewest and hint(column.name, GROUP_NAMES):
+            few = f"{column.distinct} values are too few to be spread over splits"
+            none = f"{quoted(column.name)}? {few}, but name it if its rows belong together"
         if column.distinct < fewest or len(present) < 1.5 * column.distinct:
             continue
         if present.value_counts(sort=True)["count"][0] > 0.2 * frame.height:
@@ -359,7 +383,7 @@ def _guess_group(
         if blocks or hint(column.name, GROUP_NAMES):
             why = "rows with the same value follow each other" if blocks else "its name says so"
             return Guess(column.name, f"{why}: rows of one group stay in one split")
-    return Guess(None, "a column whose rows belong together, such as a customer: none was seen")
+    return Guess(None, none)
 
 
 def _cleaned(
