@@ -245,6 +245,26 @@ def test_calls_have_no_more_tokens_than_asked_for(served: Served[list[Event]], m
             assert ended(found)[0].tokens <= limit
 
 
+def test_a_whole_call_stands_where_there_is_no_room_for_another(
+    served: Served[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little room is left behind it, and though the model would make one more."""
+    monkeypatch.setattr(reply.calls, "begins", lambda text: True)
+
+    def asked(words: int) -> Ask:
+        tools = Tools(TOOLS[1:], "required")
+        return ask("hermes", " a" * words, sampling=Sampling(max_tokens=None), tools=tools)
+
+    room = 510 - served(lambda shelf: reply.count(shelf, asked(0)))
+    made = []
+    for left in (12, 40, 60, 80, 200):
+        found = events(served, asked(room - left))
+        assert {name for name, _ in called(found)} == {"stop"}
+        assert ended(found)[0].reason == "calls"
+        made.append(len(called(found)))
+    assert made[0] == 1 < made[-1]
+
+
 @pytest.mark.parametrize("how", [{"top_k": 1}, {"min_p": 1.0}, {"top_p": 0.0}])
 def test_json_is_drawn_as_asked(served: Served[list[Event]], how: dict[str, Any]) -> None:
     """Each of these leaves nothing but the likeliest, however warm it is."""

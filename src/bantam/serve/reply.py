@@ -321,9 +321,9 @@ async def _calling(
     most = calls.MOST if parallel else 1
     wanted = json.dumps(calls.answer_schema(tools, style, most))
     reader = calls.Reader(index, style.key)
-    ids, tokens, closed = [*prompt.ids], 0, False
+    before = lent.model.encode([(style.before, True)]) if style.before else []
+    ids, tokens, closed = [*prompt.ids, *before], 0, False
     for number in range(1 if style.listed else most):
-        ids += lent.model.encode([(style.before, True)]) if style.before else []
         read = codecs.getincrementaldecoder("utf-8")("replace")
         there = _fitting(lent.model, ids)
         left = None if sampling.max_tokens is None else max(1, sampling.max_tokens - tokens)
@@ -337,24 +337,26 @@ async def _calling(
                         yield event
                 else:
                     tokens, closed = tokens + told.tokens, told.closed
-        if closed or style.listed or number == most - 1:
+        if closed or style.listed or not style.before or number == most - 1:
             break
         ids += lent.model.encode([(written.decode(), False), (style.after, True)])
+        again = [*lent.model.encode([("\n", True)]), *before]
+        least = await lent.blocking(_least, lent.model, wanted)
+        if lent.model.context - 1 - len(ids) - len(again) < least:
+            break  # what is written is whole, and there is no room for another
         follows = await lent.blocking(lent.model.runtime.complete, ids, 4)
-        if not style.before or calls.begins(follows.text) is not True:
+        if calls.begins(follows.text) is not True:
             break
-        if sampling.max_tokens is not None:
-            least = await lent.blocking(_least, lent.model, wanted)
-            if closed := sampling.max_tokens - tokens < least:
-                break
-        ids += lent.model.encode([("\n", True)])
+        if closed := sampling.max_tokens is not None and sampling.max_tokens - tokens < least:
+            break
+        ids += again
     yield Ended(index, "length" if closed else "calls", tokens)
 
 
 def _least(model: Model, schema_text: str) -> int:
-    """The tokens of the shortest answer by a schema, as far as one is known."""
+    """The tokens of the shortest answer by a schema, as far as one is known; one at least."""
     shortest = closing.course(_grammar(schema_text)).rest or b""
-    return len(model.encode([(shortest.decode(), False)]))
+    return max(1, len(model.encode([(shortest.decode(), False)])))
 
 
 def _check_held(sampling: Sampling, because: str) -> None:
