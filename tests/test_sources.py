@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from bantam.errors import BadInput, BantamError, JobFailed
 from bantam.licences import licence_in
-from bantam.sources import cached, clear, extract, model_file, resolve
+from bantam.sources import archives, cached, clear, extract, model_file, resolve
 from bantam.sources.archives import join_pieces
 
 # ---- archives ------------------------------------------------------------------------------------
@@ -88,6 +88,28 @@ def tar_huge_header() -> bytes:
     return gzip.compress(tar_header(b"%011o" % size, b"x") + bytes(size), 1)
 
 
+def tar_heads(*heads: bytes, kind: bytes = b"x") -> bytes:
+    """An archive of one empty member with such headers before it."""
+    told = [
+        tar_header(b"%011o" % len(head), kind) + head + bytes(-len(head) % 512) for head in heads
+    ]
+    return gzip.compress(b"".join(told) + tar_header(b"0") + bytes(1024), 1)
+
+
+def pax_record(key: str, value: str) -> bytes:
+    """For a header of up to 99,999 bytes."""
+    return b"%05d %s=%s\n" % (len(key + value) + 8, key.encode(), value.encode())
+
+
+def tar_sparse(maps: int) -> bytes:
+    """A sparse file whose map goes on for so many blocks, and then ends nowhere."""
+    header = bytearray(tar_header(b"0", b"S"))
+    header[257:265], header[482] = b"ustar  \0", 1
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return gzip.compress(header + (b"00000000001\0" * 42 + b"\1" + bytes(7)) * maps, 1)
+
+
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "empty": lambda: b"",
     "no archive": lambda: b"GIF89a" * 100,
@@ -121,6 +143,12 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "tar of 2^62 bytes": lambda: gzip.compress(tar_header(b"\x80" + struct.pack(">xxxQ", 1 << 62))),
     "tar of -1024 bytes": lambda: gzip.compress(tar_header(b"\xff" * 10 + b"\xfc\0")),
     "tar huge header": tar_huge_header,
+    "tar long header": lambda: tar_heads(pax_record("comment", "1" * (64 << 10))),
+    "tar headers of overlapping records": lambda: tar_heads(*[b"2 " * 8000 + b"="] * 50),
+    "tar headers for all": lambda: tar_heads(
+        b"".join(pax_record(f"{key}", "") for key in range(999)), kind=b"g"
+    ),
+    "tar sparse without end": lambda: tar_sparse(50_000),
 }
 
 
@@ -141,6 +169,23 @@ def test_a_hostile_archive_is_refused_and_nothing_escapes(case: str, tmp_path: P
     assert {path.name for path in (tmp_path / "out").glob("*")} <= {"deep"}
     assert not Path("/tmp/bantam-escaped").exists()
     assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+
+
+def test_what_headers_unpack_to_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_RATIO", 1)
+    (tmp_path / "a.tar.gz").write_bytes(tar_sparse(50_000))
+    with pytest.raises(BadInput, match="unpacks to more than 2,097,152 bytes"):
+        extract(tmp_path / "a.tar.gz", tmp_path / "out")
+
+
+def test_headers_of_digits_are_read_at_once(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(tar_heads(*[pax_record("comment", "1" * 16_000)] * 20))
+    start = time.process_time()
+    extract(archive, tmp_path / "out")
+    assert time.process_time() - start < 1
+    assert (tmp_path / "out" / "x").read_bytes() == b""
 
 
 PARTS = st.text("abcXY .-_é", min_size=1, max_size=8).filter(lambda p: p.strip(". ") != "")

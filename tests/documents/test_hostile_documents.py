@@ -173,6 +173,24 @@ def test_a_tar_whose_header_claims_the_world(tmp_path: Path, apart: Apart) -> No
     assert "damaged" in told(tmp_path, "a.tar", head + bytes(1 << 20), apart)[0]
 
 
+def test_headers_of_a_tar_take_little(tmp_path: Path, apart: Apart) -> None:
+    sparse = link("sparse", "", tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT)
+    goes_on = bytearray(sparse[:148] + b" " * 8 + sparse[156:482] + b"\1" + sparse[483:])
+    goes_on[148:156] = b"%06o\0 " % sum(goes_on)
+    block = b"00000000001\0" * 42
+    its_map = (block + b"\1" + bytes(7)) * 100_000 + block + bytes(8)
+    digits = tarfile.TarInfo("digits.txt")
+    digits.pax_headers = {"comment": "1" * 16_000}
+    rest = digits.tobuf(tarfile.PAX_FORMAT) * 20 + made.tar_bytes({"a.txt": b"text"})
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(goes_on + its_map + rest, 1))
+    documents, unread = made.both(tmp_path, "a.tar.gz", apart)
+    assert [row["text"] for row in documents] == ["text"]
+    assert [one.reason for one in unread] == [
+        "neither a plain file nor a folder",
+        *["it is empty"] * 20,
+    ]
+
+
 def test_broken_archives_give_what_they_can(tmp_path: Path, apart: Apart) -> None:
     content = gzip.compress(made.tar_bytes({"a.txt": b"first", "b.txt": b"x" * 9_000_000}))
     (tmp_path / "a.tgz").write_bytes(content[: len(content) // 2])

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,6 +124,30 @@ def test_a_thumb_and_a_correction_of_an_answer(client: httpx.Client) -> None:
     say(client, answer_id=first["id"], correction="no")  # takes the first one's place
     assert {"text": "a", "label": "no"} in exported(client)
     assert client.get("/feedback").json() == {"kept": True, "rows": 3}
+
+
+def test_the_disk_keeps_nobody_waiting(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are read in threads: another request may hold the file for long."""
+    threads = []
+
+    class Watched(sqlite3.Connection):
+        def execute(self, *how: Any) -> sqlite3.Cursor:
+            threads.append(asyncio._get_running_loop())
+            return super().execute(*how)
+
+    connect = partial(sqlite3.connect, factory=Watched)
+    monkeypatch.setattr(feedback.sqlite3, "connect", connect)
+    said = {"model": "labels", "text": "a", "answer": "yes", "thumb": "up"}
+    id = say(client, **said)
+    threads.clear()  # the file is opened before the server answers
+    assert client.get("/feedback").json() == {"kept": True, "rows": 1}
+    assert exported(client) == [{"text": "a", "label": "yes"}]
+    say(client, **said)
+    assert client.delete(f"/feedback/{id}").json() == {"deleted": 1}
+    assert client.delete("/feedback").json() == {"deleted": 1}
+    assert threads and not any(threads)
 
 
 def test_every_kind_of_answer(client: httpx.Client) -> None:

@@ -253,7 +253,8 @@ def test_a_whole_call_stands_where_there_is_no_room_for_another(
 
     def asked(words: int) -> Ask:
         tools = Tools(TOOLS[1:], "required")
-        return ask("hermes", " a" * words, sampling=Sampling(max_tokens=None), tools=tools)
+        cold = Sampling(max_tokens=None, temperature=0)
+        return ask("hermes", " a" * words, sampling=cold, tools=tools)
 
     room = 510 - served(lambda shelf: reply.count(shelf, asked(0)))
     made = []

@@ -17,7 +17,7 @@ from bantam.kinds import Example
 from bantam.nets import load
 from bantam.nets.decoder import Decoder
 from bantam.recipe import Train
-from bantam.train import budget, loop, stage
+from bantam.train import budget, device, loop, stage
 from bantam.train.order import batches
 from bantam.train.plan import Plan
 
@@ -212,6 +212,50 @@ def test_the_quickest_way_is_taken(
     made = plan(decoder, splits, settings(steps=5, method="auto", threads=None))
     assert (made.method, made.threads) == (method, threads)
     assert made.learning_rate == budget.LEARNING_RATES[method]
+
+
+def test_full_tuning_that_finds_no_memory_leaves_lora(
+    monkeypatch: pytest.MonkeyPatch, decoder: Decoder, splits: Splits
+) -> None:
+    on_a_clock(monkeypatch)
+    timed = loop.step_of
+
+    def step_of(decoder: Decoder, trial: Plan, *rest: Any) -> Any:
+        if trial.method == "full":
+            raise torch.OutOfMemoryError
+        return timed(decoder, trial, *rest)
+
+    monkeypatch.setattr(loop, "step_of", step_of)
+    assert plan(decoder, splits, settings(steps=5, method="auto")).method == "lora"
+
+
+# Of what the blocks keep in bfloat16: twice as much must be free, in float32 four times.
+@pytest.mark.parametrize(
+    ("precision", "free", "recompute"),
+    [("bfloat16", 1, True), ("bfloat16", 3, False), ("float32", 3, True), ("float32", 5, False)],
+)
+def test_the_memory_of_the_device_decides(
+    monkeypatch: pytest.MonkeyPatch,
+    decoder: Decoder,
+    splits: Splits,
+    precision: str,
+    free: int,
+    recompute: bool,
+) -> None:
+    room = free * budget.activations(decoder.config, max(len(e.ids) for e in splits[0]))
+    monkeypatch.setattr(device, "free", {decoder.lm_head.weight.device: room}.__getitem__)
+    monkeypatch.setattr(device, "pick_precision", lambda _: precision)
+    assert plan(decoder, splits, settings(steps=5)).recompute == recompute
+
+
+@pytest.mark.parametrize(("more", "method"), [(0, "lora"), (1, "full")])
+def test_full_tuning_is_tried_where_the_device_has_room(
+    monkeypatch: pytest.MonkeyPatch, decoder: Decoder, splits: Splits, more: int, method: str
+) -> None:
+    room = 5 * 4 * sum(weight.numel() for weight in decoder.parameters()) + more
+    monkeypatch.setattr(device, "free", {decoder.lm_head.weight.device: room}.__getitem__)
+    on_a_clock(monkeypatch, 3.0, 1.0)
+    assert plan(decoder, splits, settings(steps=5, method="auto")).method == method
 
 
 def test_trials_leave_the_threads_as_they_were(decoder: Decoder, splits: Splits) -> None:

@@ -21,7 +21,7 @@ from posixpath import normpath
 from typing import IO, Any, NamedTuple, cast
 
 from bantam.documents.parts import Fault, Unreadable
-from bantam.sources.archives import CHUNK, FREE_BYTES, MAX_RATIO, Forward
+from bantam.sources.archives import CHUNK, FREE_BYTES, MAX_RATIO, Forward, TarMember
 from bantam.sources.door import MAX_BYTES
 
 MEMBERS = 1_000_000
@@ -202,7 +202,7 @@ def _zip(file: IO[bytes]) -> Iterator[Member | Fault]:
 
 def _tar(file: IO[bytes]) -> Iterator[Member | Fault]:
     forward = cast(IO[bytes], Forward(file))
-    with tarfile.open(fileobj=forward, mode="r:") as archive:
+    with tarfile.open(fileobj=forward, mode="r:", tarinfo=TarMember) as archive:
         for count, info in enumerate(archive):
             if count >= MEMBERS:
                 raise Unreadable(f"it holds more than {MEMBERS:,} files")

@@ -111,9 +111,8 @@ def routes(shelf: Shelf) -> APIRouter:
 def _book(shelf: Shelf, name: str) -> Book:
     book = shelf.book(name)
     if book.task is None:
-        raise Refusal(
-            404, f"{book.name} was not made for a task; talk to it at /v1/chat/completions"
-        )
+        where = "/v1/completions" if book.completes else "/v1/chat/completions"
+        raise Refusal(404, f"{book.name} was not made for a task; talk to it at {where}")
     return book
 
 

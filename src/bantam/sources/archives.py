@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from errno import EINVAL
 from hashlib import file_digest
+from math import inf
 from pathlib import Path
 from shutil import copyfileobj
 from typing import IO, Any, cast
@@ -19,6 +20,13 @@ MAX_FILES = 100_000
 MAX_RATIO = 200  # unpacked over packed; real text stays below 50, a bomb is near 1000
 FREE_BYTES = 64 << 20  # below this the ratio does not matter
 CHUNK = 1 << 20
+HEAD = 16 << 10  # bytes of what a tar says before a member: long names and attributes
+HEADS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+RECORD = re.compile(rb"(\d{1,5}) [^=]+=")  # the begin of one in a pax header, and its length
+UTF8 = b"20 hdrcharset=UTF-8\n"
 PIECE = re.compile(r"(?P<whole>.+)\.part(?P<number>\d{1,4})")
 
 
@@ -109,10 +117,12 @@ def _zip_members(raw: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _tar_members(raw: IO[bytes], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
-    stream = cast(IO[bytes], Forward(cast(IO[bytes], gzip.GzipFile(fileobj=raw))))
+    unpacked = cast(IO[bytes], gzip.GzipFile(fileobj=raw))
+    stream = cast(IO[bytes], Forward(unpacked, 2 * limit))
     claimed = 0
-    with tarfile.open(fileobj=stream, mode="r:") as file:
+    with tarfile.open(fileobj=stream, mode="r:", tarinfo=TarMember) as file:
         for count, member in enumerate(file):
+            cast(Any, file).members = []  # tarfile would keep them all
             claimed += member.size
             if count >= MAX_FILES:
                 raise Refused(f"it holds more than {MAX_FILES:,} files")
@@ -126,30 +136,75 @@ def _tar_members(raw: IO[bytes], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
             yield member.name, content
     # What follows holds the sum over the whole, which is only checked at the end.
     while stream.read(CHUNK):
-        if stream.tell() > 2 * limit:
-            raise Refused(f"it unpacks to more than {limit:,} bytes")
+        pass
 
 
 class Forward:
-    """A stream read in order and in small steps.
+    """A stream read in order, in small steps and no further than `most` bytes.
 
     `tarfile` reads a header of any claimed length at one go, and may follow offsets backwards
-    for ever.
+    for ever. What it reads next may be put into `ahead`.
     """
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream = stream
+    def __init__(self, stream: IO[bytes], most: float = inf) -> None:
+        self.stream, self.most = stream, most
         self.tell = stream.tell
+        self.ahead = b""
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= CHUNK:
             raise Refused("it holds a header that is too long")
-        return self.stream.read(size)
+        self._reach(self.tell())
+        ahead, self.ahead = self.ahead, b""
+        return ahead or self.stream.read(size)
 
     def seek(self, offset: int, *_: Any) -> int:
-        if offset < self.stream.tell():
+        if offset < self.tell():
             raise Refused("it holds offsets that go backwards")
+        self._reach(offset)
         return self.stream.seek(offset)
+
+    def _reach(self, offset: int) -> None:
+        if offset > self.most:
+            raise Refused(f"it unpacks to more than {self.most:,} bytes")
+
+
+class TarMember(tarfile.TarInfo):
+    """A member whose headers take little: `tarfile` reads the map of a sparse file without end, and
+    a pax header in the square of its length."""
+
+    _block: Any  # these are tarfile's own
+    _proc_builtin: Any
+    _sparse_structs: Any
+
+    def _proc_member(self, archive: Any) -> Any:
+        if (self.type in HEADS and self.size > HEAD) or len(archive.pax_headers) > 100:
+            raise Refused("it holds a header that is too long")
+        return cast(Any, super())._proc_member(archive)
+
+    def _proc_pax(self, archive: Any) -> Any:
+        head = UTF8 + archive.fileobj.read(self._block(self.size))
+        end = 0
+        while record := RECORD.match(head, end):
+            end += int(record[1])
+            if end < record.end():
+                raise Refused("it holds a header whose records overlap")
+        if head[end:].strip(b"\0"):
+            raise Refused("it holds a damaged header")
+        archive.fileobj.ahead = head  # begins with what tarfile would look for to its end
+        return cast(Any, super())._proc_pax(archive)
+
+    def _proc_sparse(self, archive: Any) -> Any:
+        more = self._sparse_structs[1]
+        while more:
+            more = archive.fileobj.read(tarfile.BLOCKSIZE)[504]
+        self.sparse = b""  # the map, which is not kept
+        return self._proc_builtin(archive)
+
+    def _proc_gnusparse_00(self, member: Any, *_: Any) -> None:
+        member.sparse = b""
+
+    _proc_gnusparse_10 = _proc_gnusparse_00
 
 
 def join_pieces(folder: Path) -> None:

@@ -4,10 +4,10 @@ import gc
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
-import psutil
 import torch
 
 from bantam.engine import cores
@@ -70,8 +70,8 @@ def plan(
         seed=settings.seed,
     )
     longest = max(len(example.ids) for example in examples)
-    kept = activations(decoder.config, longest)
-    first = replace(first, recompute=kept > _free_memory() / 2)
+    kept = activations(decoder.config, longest, first.precision)
+    first = replace(first, recompute=kept > device.free(where) / 2)
     compare = settings.method == "auto" and _room_for_full(decoder)
     if settings.budget is None and settings.threads and not compare:
         best = Timing(first, 0.0)
@@ -83,8 +83,9 @@ def plan(
             gc.collect()
             full = replace(best.plan, method="full")
             bound = best.seconds_a_token
-            other = _quickest(base(), examples, full, [best.plan.threads], bound)
-            best = other if 1.1 * other.seconds_a_token < bound else best
+            with suppress(torch.OutOfMemoryError):  # of a graphics card
+                other = _quickest(base(), examples, full, [best.plan.threads], bound)
+                best = other if 1.1 * other.seconds_a_token < bound else best
     a_reading = 0.0
     if read and settings.budget is not None:
         timed = _quickest(base(), read, best.plan, [best.plan.threads])
@@ -185,24 +186,21 @@ def _thread_counts() -> list[int]:
 def _room_for_full(decoder: Decoder) -> bool:
     """Full tuning holds weights, gradients and two moments in float32."""
     parameters = sum(p.numel() for p in decoder.parameters())
-    return parameters * 4 * 5 < _free_memory()
+    return parameters * 4 * 5 < device.free(decoder.lm_head.weight.device)
 
 
-def activations(config: DecoderConfig, longest: int = 64) -> int:
+def activations(config: DecoderConfig, longest: int = 64, precision: str = "bfloat16") -> int:
     """About the bytes that the blocks keep for the backward pass of one part of a batch, of texts
     of up to `longest` tokens.
 
     On SmolLM2-135M and a Llama of 1B about 12 rows of the width and 4 of the MLP's a token were
-    kept, in bfloat16; and the scores of short texts, before and after their softmax.
+    kept; and the scores of short texts, before and after their softmax.
     """
     active = max(1, config.n_active)
     kept = 12 * config.width + 4 * config.hidden_width * active
     kept += 3 * config.n_heads * min(longest, SHORT)
-    return 2 * kept * config.n_layers * loop.TOKENS_AT_ONCE
-
-
-def _free_memory() -> int:
-    return int(psutil.virtual_memory().available)
+    kind: torch.dtype = getattr(torch, precision)
+    return kind.itemsize * kept * config.n_layers * loop.TOKENS_AT_ONCE
 
 
 def _tokens(examples: Sequence[Example]) -> int:

@@ -23,6 +23,13 @@ def memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().total)
 
 
+def free(device: torch.device) -> int:
+    """Its bytes that nothing takes up yet; of the machine's where it has none of its own."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
 def pick_precision(device: torch.device) -> str:
     """ "bfloat16" where it is quicker than float32: on CUDA where the card has products of it, on
     the CPU by timing one."""
