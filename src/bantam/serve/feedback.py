@@ -281,7 +281,8 @@ def routes(shelf: Shelf) -> APIRouter:
     async def state(request: Request) -> State:
         """Whether feedback is kept, and how many rows there are."""
         found = of(request)
-        return State(kept=found is not None, rows=len(found.store) if found else 0)
+        rows = await to_thread(len, found.store) if found else 0
+        return State(kept=found is not None, rows=rows)
 
     @router.post("/feedback")
     async def say(request: Request, said: Said) -> Noted:
@@ -308,7 +309,7 @@ def routes(shelf: Shelf) -> APIRouter:
         """The rows of a model whose right answer is known, as examples for the next `make`."""
         store = _kept(request).store
         try:
-            lines = examples(store, model, format, input, output, keys.allowed)
+            lines = await to_thread(examples, store, model, format, input, output, keys.allowed)
         except BadInput as error:
             raise Refusal(400, f"{error.message}: {error.mend}") from None
         return StreamingResponse(lines, media_type=MEDIA[format])
