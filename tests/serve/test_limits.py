@@ -138,6 +138,17 @@ def test_values_are_counted_as_they_are(value: Any, ascii_only: bool) -> None:
             assert refused.value.status == 413
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+@pytest.mark.parametrize("path", [*MESSAGES, "/tasks/labels"])
+def test_a_body_is_in_utf_8(port: int, path: str, encoding: str) -> None:
+    """What stands in any other is not seen by those who count its values and halves."""
+    body = {"text": "Hello"} if path == "/tasks/labels" else asked(path, stream=False)
+    told = sent(port, path, json.dumps(body).encode(encoding))
+    assert told.status == 400
+    assert "not in UTF-8" in said(told)
+    assert sent(port, path, json.dumps(body).encode("utf-8-sig")).status == 200
+
+
 PIECES = [r"\ud83d", r"\ude00", r"\\", r"\"", r"\n", r"\u0041", "x", "ud83d", "é", r"\uD83D\uDE00"]
 
 
@@ -151,6 +162,15 @@ def test_halves_of_characters_are_found(pieces: list[str]) -> None:
             bodies.check_characters(body)
     else:
         bodies.check_characters(body)
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "a\ude00b", "\ud83d\ude00"])
+def test_halves_of_characters_are_found_as_bytes(text: str) -> None:
+    body = json.dumps([text], ensure_ascii=False).encode("utf-8", "surrogatepass")
+    assert json.loads(body) == [text]
+    with pytest.raises(Refusal):
+        bodies.check_characters(body)
+    bodies.check_characters('["\ud7ff\ue000\U0001f600"]'.encode())
 
 
 @pytest.mark.parametrize("path", MESSAGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -19,7 +20,8 @@ MOST_FIELDS = 100  # of a request, known or not
 MOST_VALUES = 100_000  # of a body: each has to be looked at while nobody else is answered
 COUNTED = b'"[{,'  # what stands before a value in JSON, and around texts
 NOT_COUNTED = bytes(set(range(256)) - set(COUNTED))
-HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # in JSON, half of a character, or of a pair
+# Half of a character, or of a pair, as JSON has it; and as bytes, which Python's reader takes too.
+HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]")
 TRIED = re.compile(r"str|\w+\[.*\]")  # a type that was tried, between the names of the fields
 
@@ -68,6 +70,13 @@ def check_characters(body: bytes) -> None:
     """Raises Refusal for halves of characters, which no tokenizer and no reply can hold."""
     if HALF.search(body) and HALF.search(PAIR.sub(b"", body.replace(rb"\\", b"--"))):
         raise Refusal(400, "the body holds half of a character (a lone surrogate)")
+
+
+def check_encoding(body: bytes) -> None:
+    """Raises Refusal for UTF-16 and UTF-32, which Python's reader takes for JSON too: the other
+    checks see nothing in them."""
+    if not json.detect_encoding(body).startswith("utf-8"):
+        raise Refusal(400, "the body is not in UTF-8")
 
 
 def check_values(body: bytes, what: str = "body") -> None:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bantam.serve import keys, metrics, refusals
 from bantam.serve.ask import Refusal
-from bantam.serve.bodies import check_values
+from bantam.serve.bodies import check_encoding, check_values
 
 if TYPE_CHECKING:
     from bantam.serve.handover import Handover
@@ -127,6 +127,7 @@ class Guard:
             elif unread:
                 body = await self._body(head, receive)
                 unread, receive = False, _again(body, receive)
+                check_encoding(body)
                 check_values(body)
             await self._app(scope, receive, tell)
         except Refusal as refusal:
