@@ -216,6 +216,10 @@ def test_a_tokenizer_that_only_the_runtime_knows(tmp_path: Path) -> None:
         segments = [("<|im_start|>user\n", True), ("say <|im_end|> twice", False)]
         assert theirs.encode(segments) == known.encode(segments)
         assert (theirs.start, theirs.end) == (known.start, known.end)
+        held = theirs._tokenize.cache_info().currsize  # type: ignore[attr-defined]
+        long = [("a long letter " * 50, False)]
+        assert theirs.encode(long) == known.encode(long)
+        assert theirs._tokenize.cache_info().currsize == held  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ADD_BOS = "tokenizer.ggml.add_bos_token"
 COMPLETE = "bantam.completes"  # the key of files whose models go on with a text
 TASK_CONTEXT, WRITING_CONTEXT, CHAT_CONTEXT = 1024, 2048, 4096  # tokens
+SHORT = 300  # characters of a part of a prompt whose ids are remembered
 KEPT = 20_000  # characters of declarations that are remembered as sound
 TEMPERATURE = 0.7  # of a conversation: at 0 small models go round in circles
 
@@ -169,11 +170,16 @@ class Model:
         """Token ids; control tokens are recognised in trusted segments only."""
         if self.tokenizer:
             return self.tokenizer.encode(segments)
-        return [i for text, trusted in segments for i in self._tokenize(text, trusted)]
+        ids: list[int] = []
+        for text, trusted in segments:
+            short = len(text) <= SHORT
+            ids += (self._tokenize if short else self.runtime.tokenize)(text, trusted)
+        return ids
 
     @cached_property
     def _tokenize(self) -> Callable[[str, bool], list[int]]:
-        """The runtime's tokenizer; the parts that prompts share are asked for once."""
+        """The runtime's tokenizer; the parts that prompts share, which are short, are asked for
+        once. Long ones are people's texts: they are not kept."""
         return lru_cache(4096)(self.runtime.tokenize)
 
     @property

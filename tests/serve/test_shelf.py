@@ -707,6 +707,30 @@ def test_embeddings_come_from_a_process_of_their_own(files: dict[str, Path]) -> 
     assert processes() == []
 
 
+def test_a_copy_that_was_closed_takes_no_room_for_its_embedder(files: dict[str, Path]) -> None:
+    """Its client went while it waited for room, so that it was idle and made room for another."""
+
+    async def test() -> None:
+        async with shelf(files) as made:
+            assert await asked(made, "one")
+            place = made._places["one"]
+            copy = place.copy
+            assert copy
+            await made._making_room.acquire()
+            waiting = asyncio.ensure_future(made._embedder(place, copy, "one"))
+            await asyncio.sleep(0.05)
+            place.copy = None  # as who makes room does
+            copy.close()
+            made._open.discard(copy)
+            made._making_room.release()
+            with pytest.raises(Refusal) as caught:
+                await waiting
+            assert (caught.value.status, copy in made._open) == (503, False)
+            assert await asked(made, "one")
+
+    run(test())
+
+
 def test_nothing_is_left_behind_by_many_requests(files: dict[str, Path], tmp_path: Path) -> None:
     this = psutil.Process()
 

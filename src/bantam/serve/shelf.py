@@ -231,6 +231,8 @@ class Shelf:
                 log.info("%s is closed to make room for %s", longest.title, place.title)
                 await self._apart(unused.close)
                 self._open.discard(unused)
+            if copy.closed:  # while its embedder waited here, and its client had gone
+                raise Refusal(503, "the model was closed to make room: ask again", retry_after=1)
             copy.bytes += bytes
             self._open.add(copy)
 
