@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -272,6 +274,35 @@ def test_tokens_and_settings_are_taken_as_they_are() -> None:
     assert plan.rows == 32
     assert plan.weight_decay == 0.3
     assert plan.matrix_rate == pytest.approx(laws.MATRIX_RATE / 3)
+
+
+@pytest.mark.parametrize("context", [512, 700, 768, 1100, 2048, 3000, 4096, 8192])
+def test_any_context_keeps_to_the_budget_and_to_the_tokens(
+    context: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a token takes a millisecond, however many are worked through together."""
+    clock, steps = [0.0], []
+
+    def step_of(*_: Any, **__: Any) -> Callable[..., None]:
+        def take(ids: Any, _: float) -> None:
+            tokens = ids[:, 1:].size
+            steps.append(tokens)
+            clock[0] += 1e-3 * tokens
+
+        return take
+
+    monkeypatch.setattr(pretrain_plan, "step_of", step_of)
+    monkeypatch.setattr("bantam.train.pretrain_plan.time.perf_counter", lambda: clock[0])
+    tiny = partial(fresh.fresh, fresh.config(300, context, 32, 1))
+    found = pretrain_plan.pace(tiny, "float32", 1, context)
+    assert max(steps) == 2 * min(steps) == 2 * found.tokens
+    assert found.step(10_000) == pytest.approx(10)
+    wish = Wish(seconds=3600.0)
+    plan = pretrain_plan.scheduled(wish, {1: found}, "float32", context, 10**8, 0.0)
+    share = plan.tokens * 1e-3 / (3600 * pretrain_plan.SAFETY * (1 - pretrain_plan.JUDGING))
+    assert 0.9 < share <= 1
+    asked = pretrain_plan.scheduled(Wish(tokens=10**6), {1: found}, "float32", context, 10**8, 0.0)
+    assert 10**6 <= asked.tokens < 10**6 + asked.rows * context
 
 
 def test_a_budget_that_is_too_small_is_refused() -> None:

@@ -65,13 +65,14 @@ class Wish:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a step, by the parts of AT_ONCE tokens that it has."""
+    """Seconds of a step, by the parts of `tokens` that it has."""
 
     first: float  # with what the optimizers take
     more: float  # each further part
+    tokens: int = AT_ONCE
 
     def step(self, tokens: float) -> float:
-        return self.first + self.more * (tokens / AT_ONCE - 1)
+        return self.first + self.more * (tokens / self.tokens - 1)
 
 
 def plan(
@@ -140,7 +141,9 @@ def scheduled(
         tokens = float(steps * at_once)
         at_once = wish.batch_tokens or laws.batch_tokens(tokens)
     rows = max(1, at_once // context)
-    if wish.seconds is not None:
+    if wish.seconds is None:
+        steps = wish.steps or math.ceil((wish.tokens or 0) / (rows * context))
+    else:
         steps = min(
             int(left * (1 - JUDGING) / found.step(rows * context / wish.processes))
             if left > 0
@@ -160,7 +163,7 @@ def scheduled(
     if decay is None:
         decay = 0.0 if wish.base else laws.weight_decay(passes)
     every = max(1, math.ceil(steps / EVALUATIONS))
-    a_token = found.more / AT_ONCE
+    a_token = found.more / found.tokens
     shown = JUDGING * left / EVALUATIONS / (FORWARD * a_token) if a_token else 1 << 16
     return Plan(
         precision=precision,
@@ -241,28 +244,33 @@ def pace(
     method: str = "all",
     bound: float = math.inf,
 ) -> Pace:
-    """The quickest of a few real steps of one and of two parts of AT_ONCE tokens, on drawn ids.
+    """The quickest of a few real steps of one part of about AT_ONCE tokens and of two, drawn ids.
 
     Steps that are clearly slower than `bound` seconds are not tried for long. Those of LoRA take
     long, and what its optimizer takes does not count: it is one step.
     """
-    timed = _timer(made, precision, threads, context, method)
+    timed, part = _timer(made, precision, threads, context, method), _rows(context) * context
     if method == "lora":
         timed(WARMING)
         one = timed(1)
-        return Pace(one, one)
+        return Pace(one, one, part)
     timed(1)  # what is done once only
     one = timed(1)
     if one > CLEARLY * bound:
-        return Pace(one, one)
+        return Pace(one, one, part)
     one, two = min(one, timed(1)), timed(2)
-    return Pace(one, min(one, max(two - one, one / 2)))
+    return Pace(one, min(one, max(two - one, one / 2)), part)
+
+
+def _rows(context: int) -> int:
+    """Of a part."""
+    return max(1, AT_ONCE // context)
 
 
 def _timer(
     made: Callable[[], Decoder], precision: str, threads: int, context: int, method: str
 ) -> Callable[[float], float]:
-    """A function that takes a real step of so many parts of AT_ONCE tokens: its seconds."""
+    """A function that takes a real step of so many parts: its seconds."""
     torch.set_num_threads(threads)
     decoder = made().to(device.pick())
     trial = Plan(precision, threads, 1, 1, context, 0, 1, 1, method=method)
@@ -272,7 +280,7 @@ def _timer(
     chance = np.random.default_rng(0)
 
     def timed(parts: float) -> float:
-        rows = max(1, int(AT_ONCE // context * parts))
+        rows = max(1, int(_rows(context) * parts))
         ids = chance.integers(1, decoder.config.vocab_size, (rows, context + 1))
         began = time.perf_counter()
         step_of(decoder, replace(trial, rows=rows), movers, edge=0)(ids, 1.0)
