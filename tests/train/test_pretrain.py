@@ -305,6 +305,22 @@ def test_any_context_keeps_to_the_budget_and_to_the_tokens(
     assert 10**6 <= asked.tokens < 10**6 + asked.rows * context
 
 
+def test_a_base_that_would_fill_the_memory_recomputes_its_blocks(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish = Wish(tokens=10_000, base=tiny_model, context=64)
+    _, plan = pretrain_plan.plan(wish, 300, 10**6)
+    assert not plan.recompute
+    monkeypatch.setattr("bantam.train.device.free", lambda where: 10_000)
+    shape, plan = pretrain_plan.plan(wish, 300, 10**6)
+    assert plan.recompute
+    decoder = Decoder(shape)
+    pretrain.prepare(decoder, plan)
+    assert decoder.model.recompute
+    _, plan = pretrain_plan.plan(replace(wish, base=None, width=32), 300, 10**6)
+    assert not plan.recompute
+
+
 def test_a_budget_that_is_too_small_is_refused() -> None:
     with pytest.raises(BadInput, match="budget is too small"):
         pretrain_plan.scheduled(Wish(seconds=6.0), {1: Pace(0.5, 0.4)}, "float32", 256, 10**7, 4.0)

@@ -58,6 +58,7 @@ class Plan:
     patience: int = 5  # evaluations without a better one
     method: str = "all"  # of the weights learn; or "lora": of a base, which is held as it is
     rank: int = 16  # of LoRA
+    recompute: bool = False  # blocks backwards, as in `train.plan`
 
     @property
     def tokens(self) -> int:
@@ -173,6 +174,7 @@ def prepare(decoder: Decoder, plan: Plan) -> None:
     if plan.method == "lora":
         decoder.to(getattr(torch, plan.precision))
         add_lora(decoder, plan.rank, plan.seed)
+        decoder.model.recompute = plan.recompute
     else:
         decoder.requires_grad_(True)
 

@@ -17,7 +17,7 @@ from bantam.nets import fresh
 from bantam.nets import load as files
 from bantam.nets.decoder import Decoder, DecoderConfig
 from bantam.train import device, laws, sharded
-from bantam.train.budget import CLEARLY, SAFETY
+from bantam.train.budget import CLEARLY, SAFETY, activations
 from bantam.train.optimizers import optimizers
 from bantam.train.pretrain import AT_ONCE, Plan, prepare, step_of
 
@@ -104,16 +104,20 @@ def plan(
                 f", or train.parameters = {sharded.fits(where) // sharded.A_PARAMETER:_} at most",
             )
     precision = device.pick_precision(where)
+    kept = activations(shape, context, precision) * max(1.0, context / AT_ONCE)
+    # A shape of our own is small.
+    recompute = wish.base is not None and kept > device.free(where) / 2
     counts = [wish.threads] if wish.threads else sorted({1, max(1, cores() // wish.processes)})
     timed = {threads: Pace(0.0, 0.0) for threads in counts[-1:]}
     if wish.seconds is not None:
         timed, best = {}, math.inf
         for count in counts:
-            timed[count] = pace(begun, precision, count, context, wish.method, best)
+            timed[count] = pace(begun, precision, count, context, wish.method, best, recompute)
             best = min(best, timed[count].first)
     made = scheduled(wish, timed, precision, context, unique, spent + time.perf_counter() - began)
     # Blocks in shards are not compiled: that was not tried.
-    return shape, replace(made, sharded=parted, compiled=made.compiled and not parted)
+    compiled = made.compiled and not parted
+    return shape, replace(made, sharded=parted, compiled=compiled, recompute=recompute)
 
 
 def scheduled(
@@ -243,13 +247,15 @@ def pace(
     context: int,
     method: str = "all",
     bound: float = math.inf,
+    recompute: bool = False,
 ) -> Pace:
     """The quickest of a few real steps of one part of about AT_ONCE tokens and of two, drawn ids.
 
     Steps that are clearly slower than `bound` seconds are not tried for long. Those of LoRA take
     long, and what its optimizer takes does not count: it is one step.
     """
-    timed, part = _timer(made, precision, threads, context, method), _rows(context) * context
+    timed = _timer(made, precision, threads, context, method, recompute)
+    part = _rows(context) * context
     if method == "lora":
         timed(WARMING)
         one = timed(1)
@@ -268,12 +274,17 @@ def _rows(context: int) -> int:
 
 
 def _timer(
-    made: Callable[[], Decoder], precision: str, threads: int, context: int, method: str
+    made: Callable[[], Decoder],
+    precision: str,
+    threads: int,
+    context: int,
+    method: str,
+    recompute: bool = False,
 ) -> Callable[[float], float]:
     """A function that takes a real step of so many parts: its seconds."""
     torch.set_num_threads(threads)
     decoder = made().to(device.pick())
-    trial = Plan(precision, threads, 1, 1, context, 0, 1, 1, method=method)
+    trial = Plan(precision, threads, 1, 1, context, 0, 1, 1, method=method, recompute=recompute)
     prepare(decoder, trial)
     name = "adamw" if method == "lora" else "muon"
     movers = optimizers(decoder, name, precision, 1e-9, 1e-9, 0.0)
