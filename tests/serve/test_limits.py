@@ -4,12 +4,13 @@ answered meanwhile."""
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.exceptions import RequestValidationError
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rooms import Room, ask, chat, room
@@ -171,6 +172,50 @@ def test_halves_of_characters_are_found_as_bytes(text: str) -> None:
     with pytest.raises(Refusal):
         bodies.check_characters(body)
     bodies.check_characters('["\ud7ff\ue000\U0001f600"]'.encode())
+
+
+WRONG = [0] * MOST_PARTS  # parts, turns or texts that are none, fewer than there may be
+OF_PARTS = [{"role": "user", "content": WRONG}] * 40
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": OF_PARTS}),
+        ("/v1/chat/completions", {"messages": WRONG}),
+        ("/v1/chat/completions", {"messages": [TURN], "tools": WRONG[:100]}),
+        ("/v1/chat/completions", {"messages": [TURN], "functions": WRONG[:100]}),
+        ("/v1/chat/completions", {"messages": [TURN | {"tool_calls": WRONG[:100]}] * 40}),
+        ("/v1/chat/completions", {"logit_bias": {f"a{n}": "b" for n in range(2000)}}),
+        ("/v1/chat/completions", {"metadata": {f"a{n}": 0 for n in range(2000)}}),
+        ("/v1/completions", {"prompt": [{}] * 100}),
+        ("/v1/responses", {"input": OF_PARTS}),
+        ("/v1/responses", {"input": WRONG, "include": WRONG[:100]}),
+        ("/v1/messages", {"messages": OF_PARTS, "max_tokens": 1}),
+        ("/v1/messages", {"messages": [TURN], "max_tokens": 1, "system": WRONG}),
+        ("/v1/messages", {"messages": [TURN], "max_tokens": 1, "stop_sequences": WRONG[:60]}),
+        ("/api/chat", {"messages": [TURN | {"tool_calls": WRONG[:100]}] * 40}),
+        ("/api/chat", {"messages": WRONG, "tools": WRONG[:100]}),
+        ("/api/chat", {"messages": [TURN], "options": {"stop": WRONG[:60]}}),
+        ("/api/embed", {"input": WRONG}),
+        ("/tasks/labels", {"texts": WRONG}),
+        ("/tasks/calls", {"texts": ["a"], "tools": [WRONG[:100]] * 40}),
+    ],
+)
+def test_of_what_is_wrong_the_first_is_told(
+    port: int, monkeypatch: pytest.MonkeyPatch, path: str, body: Any
+) -> None:
+    """Telling of each of a hundred thousand keeps the server from everybody for a second."""
+    most, kept = 0, RequestValidationError.__init__
+
+    def watched(self: RequestValidationError, errors: Sequence[Any], **how: Any) -> None:
+        nonlocal most
+        most = max(most, len(errors))
+        kept(self, errors, **how)
+
+    monkeypatch.setattr(RequestValidationError, "__init__", watched)
+    assert sent(port, path, {"model": "chat"} | body).status == 400
+    assert 0 < most <= 5  # of each field, and of each way to read it, one
 
 
 @pytest.mark.parametrize("path", MESSAGES)

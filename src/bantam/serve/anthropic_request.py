@@ -37,7 +37,8 @@ class Part(BaseModel):
     text: str | None = None
 
 
-Parts = Annotated[list[Part], Field(max_length=MOST_PARTS)]
+Stops = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=64, fail_fast=True)]
+Parts = Annotated[list[Part], Field(max_length=MOST_PARTS, fail_fast=True)]
 
 
 class Block(Part):
@@ -53,7 +54,7 @@ class Block(Part):
 
 class Turn(BaseModel):
     role: Literal["user", "assistant", "system"]
-    content: str | Annotated[list[Block], Field(max_length=MOST_PARTS)]
+    content: str | Annotated[list[Block], Field(max_length=MOST_PARTS, fail_fast=True)]
 
 
 class Tool(BaseModel):
@@ -63,7 +64,7 @@ class Tool(BaseModel):
     name: str = ""
     description: str = ""
     input_schema: dict[str, Any] | None = None
-    input_examples: list[dict[str, Any]] = Field([], max_length=MOST_TOOLS)
+    input_examples: list[dict[str, Any]] = Field([], max_length=MOST_TOOLS, fail_fast=True)
     defer_loading: bool = False
 
 
@@ -93,9 +94,9 @@ class Counted(Body):
     """A conversation: what is counted by /v1/messages/count_tokens."""
 
     model: str
-    messages: list[Turn] = Field(min_length=1, max_length=MOST_MESSAGES)
+    messages: list[Turn] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     system: str | Parts | None = None
-    tools: list[Tool] | None = Field(None, max_length=MOST_TOOLS)
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
     tool_choice: Choice | None = None
     thinking: Thinking | None = None
     output_config: Output | None = None
@@ -109,7 +110,7 @@ class Asked(Counted):
     """What is answered by /v1/messages."""
 
     max_tokens: int = Field(ge=1)
-    stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = Field(None, max_length=64)
+    stop_sequences: Stops | None = None
     stream: bool = False
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, ge=0, le=1)

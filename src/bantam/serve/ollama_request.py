@@ -33,6 +33,10 @@ OFF: dict[str, tuple[float | None, ...]] = {
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float | None, Field(ge=0, le=1)]
 Penalty = Annotated[Number | None, Field(ge=-2, le=2)]
+Stops = Annotated[
+    list[Annotated[str, Field(max_length=1000)]], Field(max_length=64, fail_fast=True)
+]
+Functions = Annotated[list[dict[str, Any]], Field(max_length=MOST_TOOLS, fail_fast=True)]
 
 
 class Options(BaseModel):
@@ -45,9 +49,7 @@ class Options(BaseModel):
     top_p: Share = None
     min_p: Share = None
     seed: int | None = None
-    stop: Annotated[list[Annotated[str, Field(max_length=1000)]] | None, Field(max_length=64)] = (
-        None
-    )
+    stop: Stops | None = None
     repeat_penalty: Annotated[Number | None, Field(ge=0.001, le=10)] = None
     presence_penalty: Penalty = None
     frequency_penalty: Penalty = None
@@ -97,11 +99,14 @@ class ToolCall(BaseModel):
     function: CalledFunction
 
 
+Calls = Annotated[list[ToolCall], Field(max_length=MOST_TOOLS, fail_fast=True)]
+
+
 class Turn(BaseModel):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     images: list[Any] | None = None
-    tool_calls: Annotated[list[ToolCall] | None, Field(max_length=MOST_TOOLS)] = None
+    tool_calls: Calls | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
@@ -109,14 +114,14 @@ class Turn(BaseModel):
 class Chat(Written):
     """A conversation to be continued."""
 
-    messages: Annotated[list[Turn], Field(max_length=MOST_MESSAGES)] = []
-    tools: Annotated[list[dict[str, Any]] | None, Field(max_length=MOST_TOOLS)] = None
+    messages: Annotated[list[Turn], Field(max_length=MOST_MESSAGES, fail_fast=True)] = []
+    tools: Functions | None = None
 
 
 class Embed(Named):
     """Texts to be made vectors of. `dimensions` are the first numbers of each, scaled again."""
 
-    input: str | Annotated[list[str], Field(max_length=MOST_TEXTS)] | None = None
+    input: str | Annotated[list[str], Field(max_length=MOST_TEXTS, fail_fast=True)] | None = None
     dimensions: int | None = None
     truncate: bool | None = None  # what is too long is refused, never cut
 

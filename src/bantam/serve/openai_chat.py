@@ -63,7 +63,9 @@ from bantam.serve.shelf import Shelf
 class ChatRequest(Sampled):
     """A conversation to be continued."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[
+        list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+    ]
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     n: Annotated[int | None, Field(ge=1, le=MOST_REPLIES)] = None
@@ -71,13 +73,13 @@ class ChatRequest(Sampled):
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
     response_format: Format | None = None
-    tools: Annotated[list[Tool] | None, Field(max_length=MOST_TOOLS)] = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
     tool_choice: Choice = None
     parallel_tool_calls: bool | None = None
     # The older words for tools.
-    functions: Annotated[list[Function] | None, Field(max_length=MOST_TOOLS)] = None
+    functions: Annotated[list[Function], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
     function_call: Literal["none", "auto"] | Named | None = None
-    modalities: Annotated[list[Literal["text"]] | None, Field(max_length=2)] = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=2, fail_fast=True)] | None = None
     reasoning_effort: Literal["none"] | None = None
     verbosity: Literal["medium"] | None = None
     prediction: Any = None  # would only make it quicker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from bantam.serve.ask import MOST_PARTS, MOST_TOOLS
 from bantam.serve.bodies import Body
@@ -33,6 +33,18 @@ def _unsupported(value: Any) -> Any:
     return value
 
 
+def _at_most(most: int) -> BeforeValidator:
+    """Few entries: there is no end at the first that is wrong, as lists have it."""
+
+    def checked(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > most:
+            told = {"field_type": "Dictionary", "max_length": most, "actual_length": len(value)}
+            raise PydanticKnownError("too_long", told)
+        return value
+
+    return BeforeValidator(checked)
+
+
 # What would change the answer and cannot be honoured.
 Unsupported = Annotated[Any, AfterValidator(_unsupported), WithJsonSchema({"enum": NOTHING})]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -50,7 +62,7 @@ class Part(BaseModel):
     refusal: str | None = None
 
 
-Parts = Annotated[list[Part], Field(max_length=MOST_PARTS)]
+Parts = Annotated[list[Part], Field(max_length=MOST_PARTS, fail_fast=True)]
 Content = Annotated[Parts, BeforeValidator(_parts, json_schema_input_type=str | Parts | None)]
 
 
@@ -73,7 +85,9 @@ class ChatMessage(BaseModel):
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: Content = []
     name: str | None = None
-    tool_calls: Annotated[list[ToolCall] | None, Field(max_length=MOST_TOOLS)] = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = (
+        None
+    )
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
     audio: Unsupported = None
@@ -105,7 +119,7 @@ class AllowedTool(BaseModel):
 
 class Allowed(BaseModel):
     mode: Literal["auto", "required"] = "auto"
-    tools: Annotated[list[AllowedTool], Field(max_length=MOST_TOOLS)] = []
+    tools: Annotated[list[AllowedTool], Field(max_length=MOST_TOOLS, fail_fast=True)] = []
 
 
 class ToolChoice(Allowed):
@@ -157,16 +171,20 @@ class Sampled(Body):
             max_length=MOST_BIASES,
             json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,10}$"}},
         ),
+        _at_most(MOST_BIASES),
     ] = None
     seed: Annotated[int | None, Field(ge=-(1 << 63), lt=1 << 63)] = None
     stop: Annotated[
-        Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=MOST_STOPS)],
+        Annotated[
+            list[Annotated[str, Field(max_length=1000)]],
+            Field(max_length=MOST_STOPS, fail_fast=True),
+        ],
         BeforeValidator(_listed, json_schema_input_type=str | list[str] | None),
     ] = Field(default_factory=list)
     # What only OpenAI's own service has a use for, and what makes it quicker.
     user: Any = None
     store: Any = None
-    metadata: Annotated[Metadata | None, Field(max_length=16)] = None
+    metadata: Annotated[Metadata | None, Field(max_length=16), _at_most(16)] = None
     service_tier: Any = None
     safety_identifier: Any = None
     prompt_cache_key: Any = None

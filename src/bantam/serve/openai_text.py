@@ -50,7 +50,7 @@ def _prompts(value: Any) -> Any:
 
 
 Ids = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(fail_fast=True)]
-Some = Field(min_length=1, max_length=MOST_PROMPTS)
+Some = Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)
 Several = Annotated[list[str], Some] | Annotated[list[Ids], Some]
 Prompts = Annotated[
     Several,

@@ -68,18 +68,18 @@ class ResponseRequest(Sampled):
     """What is to be answered, as a text or as a conversation."""
 
     input: Annotated[
-        Annotated[list[Item], Field(min_length=1, max_length=MOST_MESSAGES)],
+        Annotated[list[Item], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)],
         BeforeValidator(_items, json_schema_input_type=str | list[Item]),
     ]
     instructions: str | None = None
     max_output_tokens: Annotated[int | None, Field(ge=1)] = None
     text: TextConfig | None = None
-    tools: Annotated[list[ResponseTool] | None, Field(max_length=MOST_TOOLS)] = None
+    tools: Annotated[list[ResponseTool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
     tool_choice: Choice = None
     parallel_tool_calls: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
     # Beside log-probabilities, it is of tools that are not here.
-    include: Annotated[list[str] | None, Field(max_length=100)] = None
+    include: Annotated[list[str], Field(max_length=100, fail_fast=True)] | None = None
     stream_options: StreamOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None  # what does not fit is always refused
     reasoning: Reasoning | None = None

@@ -15,7 +15,9 @@ LONGEST = 1_000_000  # characters of a text, bytes of a line
 NDJSON, CSV = "application/x-ndjson", "text/csv"
 
 Text = Annotated[str, Field(max_length=LONGEST)]
-Functions = Annotated[list[dict[str, Any]], Field(max_length=MOST_TOOLS)]  # in OpenAI's form
+# In OpenAI's form: of all texts, or of each.
+Functions = Annotated[list[dict[str, Any]], Field(max_length=MOST_TOOLS, fail_fast=True)]
+Each = Annotated[list[Functions], Field(max_length=MOST, fail_fast=True)]
 
 
 class Asked(BaseModel):
@@ -31,8 +33,8 @@ class Asked(BaseModel):
     )
 
     text: Text | None = None
-    texts: Annotated[list[Text], Field(max_length=MOST)] | None = None
-    tools: Functions | Annotated[list[Functions], Field(max_length=MOST)] | None = Field(
+    texts: Annotated[list[Text], Field(max_length=MOST, fail_fast=True)] | None = None
+    tools: Functions | Each | None = Field(
         None, description="for a task with functions: those of all texts, or a list for each text"
     )
 
