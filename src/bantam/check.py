@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeGuard, TypeVar
 
 import psutil
 
-from bantam import completing, licences, recipe, recipe_documents, recipe_file, sources, units
+from bantam import curated, licences, recipe, recipe_documents, recipe_file, sources, units
 from bantam.errors import BadInput, BantamError
 from bantam.formats import gguf, safetensors
 from bantam.kinds import classify
@@ -98,9 +98,9 @@ def _check_documents(path: Path, run: Path, tried: Tried, lines: list[Line]) -> 
         return
     tried(_installed, lambda _: "PyTorch, polars and scikit-learn are installed")
     found = tried(partial(_read, made, path.parent), _told_documents)
-    if found is not None and found[1] < completing.LEAST and made.task.kind == "complete":
+    if found is not None and found[1] < curated.LEAST and made.task.kind == "complete":
         lines[-1]["warnings"].append(
-            f"{completing.LEAST:,} bytes of text are the least that a language is learned from: "
+            f"{curated.LEAST:,} bytes of text are the least that a language is learned from: "
             "this is less, unless it is packed"
         )
     if made.continues:

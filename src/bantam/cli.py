@@ -98,6 +98,10 @@ def new(data: Path, output: Path | None, force: bool, json_: bool) -> None:
     if output:
         _writable(output)
     output = output or data.parent / "recipe.toml"
+    if data.is_dir() and output.absolute().is_relative_to(data.absolute()):
+        raise BadInput(
+            f"{output} would stand among the documents", "write it elsewhere: -o ../recipe.toml"
+        )
     if data.exists() and output.exists() and not force:
         raise BadInput(f"{output} is there already", "add --force to replace it, or -o elsewhere")
     recipe, seen, told = _first_recipe(data, output)
@@ -120,10 +124,6 @@ def _first_recipe(data: Path, output: Path) -> tuple[str, Any, str]:
     if not data.is_dir() or only_tables(data):
         rows = look(data)
         return of_rows.write_recipe(rows, output), rows, of_rows.describe(rows)
-    if output.absolute().is_relative_to(data.absolute()):
-        raise BadInput(
-            f"{output} would stand among the documents", "write it elsewhere: -o ../recipe.toml"
-        )
     folder = look_into(data)
     return of_documents.write_recipe(folder, output), folder, of_documents.describe(folder)
 

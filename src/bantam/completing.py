@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bantam.formats.tokenizer import Tokenizer
 
 BITS = "Q8_0"
-LEAST = 100_000  # bytes of training text
 PROVED = 40  # held-out documents that the packed file is proved on
 
 
@@ -109,11 +108,11 @@ def _tokens(job: Job) -> str:
 
         choosing, judging = job.judged()
         count = curated.size(job.folder, "train", job.unread)
-        if count < LEAST and job.base is None:
+        if count < curated.LEAST and job.base is None:
             raise BadInput(
                 f"{count:,} bytes of text are too few to learn a language from",
-                f"give {LEAST:,} at least: more files, or fewer rules ({job.folder / 'text'} tells "
-                "what they took)",
+                f"give {curated.LEAST:,} at least: more files, or fewer rules "
+                f"({job.folder / 'text'} tells what they took)",
             )
         if (held := len(choosing) + len(judging)) < curated.FEWEST:
             raise BadInput(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
+LEAST = 100_000  # bytes of training text that a language is learned from
 FEWEST = 4  # held-out documents: half to choose by, half to judge by
 JUDGED = 4_000_000  # bytes of held-out documents that are looked at, on either side
 
