@@ -183,12 +183,17 @@ def test_a_way_without_memory_is_none(
         return (2.0 if way.autocast else 3.0) - 0.1 * way.at_once + way.own_loss
 
     monkeypatch.setattr(sides, "written_pace", pace)
+    monkeypatch.setattr(sides.device, "pick_precision", lambda _: "bfloat16")
     made = sides.written_trial(base, PLAN, examples, (2, 4, 8))
     assert made["way"] == sides.written_way("bfloat16 autocast sdpa", 4)
-    assert len(made["tried"]) == len(asked) == 6 + 2 + 1
+    assert len(made["tried"]) == len(asked) == len(sides.WAYS) + 2 + 1
     assert made["tried"][sides.written_way("bfloat16 eager", 2)] is None
     assert sides.written_trial(base, PLAN, examples, (8, 16))["way"] is None
     assert sides.written_trial(base, PLAN, examples, (8, 2, 4))["way"] == made["way"]
+    monkeypatch.setattr(sides.device, "pick_precision", lambda _: "float32")
+    made = sides.written_trial(base, PLAN, examples, (4,))
+    assert made["way"] == sides.written_way("float32 sdpa", 4)
+    assert not any("bfloat16" in name or "autocast" in name for name in made["tried"])
     with pytest.raises(RuntimeError, match="shape"):
         sides.within_memory(lambda: (_ for _ in ()).throw(RuntimeError("shape")))
 

@@ -38,7 +38,9 @@ SCHEMA = {
     "required": ["thing"],
     "additionalProperties": False,
 }
-LABELS = classify.task("labels", "Is it good?", ["yes", "no", "not at all"])
+LABELS = replace(
+    classify.task("labels", "Is it good?", ["yes", "no", "not at all"]), max_text_tokens=256
+)
 RECORD = replace(writing.task("extract", "record", "", answer_schema=SCHEMA), max_answer_tokens=60)
 CALLS = replace(writing.task("extract", "calls", "", most_calls=2), max_answer_tokens=60)
 SAID = replace(writing.task("generate", "text", "Say it."), max_answer_tokens=8)
@@ -103,6 +105,22 @@ def test_only_what_is_not_sure_is_handed_over(handing: Callable[..., Any]) -> No
         assert not known or gone == (one["confidence"] < middle)
     assert 0 < sum(handed) < len(told)
     assert counted("bantam_handed_over", "labels", "larger") - before == sum(handed)
+
+
+def test_of_a_long_text_no_more_is_read_than_its_task_reads(
+    handing: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    answers = larger_.answers
+
+    def watched(model: Model, task: Any, rows: Any) -> Any:
+        seen.extend(len(row.text) for row in rows)
+        return answers(model, task, rows)
+
+    monkeypatch.setattr(larger_, "answers", watched)
+    long = "It broke in a day. " * 20_000
+    assert handing("labels", ALWAYS, text=long)["handed_to"] == "larger"
+    assert seen[0] < len(long) / 10
 
 
 def test_labels_are_asked_as_the_judge_asks(handing: Callable[..., Any], larger: Path) -> None:

@@ -26,6 +26,7 @@ from bantam.serve import keys
 from bantam.serve.ask import Refusal
 from bantam.serve.lent import Book
 from bantam.serve.metrics import REGISTRY
+from bantam.serve.prompt import WIDEST
 from bantam.serve.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ async def _here(
 ) -> Sequence[Reply | None]:
     from bantam.judge import larger  # here, as few servers need it
 
+    if task.kind == "classify":  # of which no more is read; ours may have had to read all of others
+        rows = [row._replace(text=row.text[: WIDEST * task.max_text_tokens]) for row in rows]
     try:
         async with shelf.lent(handover.model) as lent:
             return await lent.blocking(larger.answers, lent.model, task, rows)

@@ -24,7 +24,7 @@ from bantam.serve.shelf import Shelf
 
 MOST_TEXTS = 2048
 Said = Annotated[str, Field(min_length=1)]
-Several = Annotated[list[Said], Field(min_length=1, max_length=MOST_TEXTS)]
+Several = Annotated[list[Said], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
 
 
 def _texts(value: Any) -> Any:

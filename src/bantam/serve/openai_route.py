@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ CODES = {
     "extra_forbidden": "unknown_parameter",
     "unsupported_parameter": "unsupported_parameter",
 }
+# What may stand in a path beside these is the name of a type, of those that a value may have.
+FIELD = re.compile(r"(?!(?:str|int|float|bool|list|dict)$)[a-z0-9_]+")
 
 
 class Route(APIRoute):
@@ -43,7 +46,10 @@ def invalid(errors: Sequence[Any]) -> Refusal:
         return Refusal(400, "The body of the request is no JSON object, sent as application/json.")
     param = str(place[0])
     for step in place[1:]:
-        param += f"[{step}]" if isinstance(step, int) else f".{step}"
+        if isinstance(step, int):
+            param += f"[{step}]"
+        elif FIELD.fullmatch(step):
+            param += f".{step}"
     if kind == "missing":
         return missing(param)
     if kind == "extra_forbidden":
