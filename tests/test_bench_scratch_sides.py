@@ -107,6 +107,7 @@ def test_a_byte_costs_what_the_whole_text_costs_by_its_bytes(
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_each_side_learns_and_tells_its_time(sides: ModuleType, folder: Path) -> None:
     from scratch import ADAMW, LOOP, OURS, TRAINER
 
@@ -224,6 +225,7 @@ def test_the_operations_of_a_token_are_those_of_our_own_rule(sides: ModuleType) 
     assert sides.operations(fresh.fresh(config)) == pytest.approx(fresh.operations(config))
 
 
+@pytest.mark.slow
 def test_each_change_changes_what_is_learned(
     sides: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,10 @@ def write(folder: Path, tiny_model: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in ("gpt 2", "qwen 3") else []) for n in JOBS],
+    [
+        pytest.param(n, marks=[] if n in ("llama 3", "gemma 3") else [pytest.mark.slow])
+        for n in JOBS
+    ],
 )
 def test_the_whole_job(tmp_path: Path, tiny_model: Path, name: str) -> None:
     """Tuned, packed, proved, judged as the packed file, and asked."""
@@ -101,6 +104,7 @@ def test_adapters_of_every_family(tmp_path: Path, name: str) -> None:
     torch.testing.assert_close(ours(ids), tuned, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_what_only_the_runtime_knows_is_run_but_not_tuned(tmp_path: Path, tiny_model: Path) -> None:
     """InternLM 2 has Llama's tensors under another name, which our decoder does not know."""
     file = gguf.read(tiny_model)

@@ -34,9 +34,9 @@ test = 0.2
 model = "tiny.gguf"
 
 [train]
-steps = 240
+steps = {steps}
 batch_size = 16
-learning_rate = 0.003
+learning_rate = {rate}
 method = "full"
 threads = 1
 
@@ -90,6 +90,8 @@ KINDS: dict[str, tuple[Callable[[str, str], Any], dict[str, str]]] = {
             "kind": "extract",
             "data": 'tools = "tools"',
             "rivals": '["nearest", "base", "base-few-shot"]',
+            "steps": "240",  # functions take longer
+            "rate": "0.003",
         },
     ),
     "text": (
@@ -107,7 +109,7 @@ def write(folder: Path, model: Path, name: str, **change: str) -> None:
             asked, thing, state = said(chance, number)
             file.write(json.dumps({"text": asked} | output(thing, state)) + "\n")
     shutil.copy(model, folder / "tiny.gguf")
-    filled = {"task": "", "data": ""} | words | change
+    filled = {"task": "", "data": "", "steps": "120", "rate": "0.005"} | words | change
     (folder / "recipe.toml").write_text(RECIPE.format(**filled), "utf-8")
 
 
@@ -217,9 +219,11 @@ def test_a_request_without_functions(tmp_path: Path, finished: tuple[str, Path])
         assert "--tools" in done.err
 
 
+@pytest.mark.slow
 def test_a_schema_of_ones_own(tmp_path: Path, tiny_model: Path) -> None:
     """Its order of keys is that of the answers; `check` and `make` refuse a bad one alike."""
-    write(tmp_path, tiny_model, "record", task='schema = "own.json"', rivals='["patterns"]')
+    shown = {"task": 'schema = "own.json"', "rivals": '["patterns"]', "steps": "8"}
+    write(tmp_path, tiny_model, "record", **shown)
     own = {
         "type": "object",
         "properties": {"state": {"enum": ["good", "poor"]}, "thing": {"type": "string"}},
@@ -239,8 +243,9 @@ def test_a_schema_of_ones_own(tmp_path: Path, tiny_model: Path) -> None:
         assert "task.schema" in done.out + done.err
 
 
+@pytest.mark.slow
 def test_answers_that_are_too_long_are_left_out_and_told(tmp_path: Path, tiny_model: Path) -> None:
-    write(tmp_path, tiny_model, "text", rivals='["lead"]')
+    write(tmp_path, tiny_model, "text", rivals='["lead"]', steps="8")
     with (tmp_path / "rows.jsonl").open("a", encoding="utf-8") as file:
         for number in range(8):
             row = {"text": f"long {number}", "output": f"{number} " + "good camera " * 300}

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ PLANS = {
         method="full", learning_rate=0.003, steps=24, threads=2, precision="bfloat16"
     ),
 }
+EACH = [
+    pytest.param(name, marks=pytest.mark.slow if name.startswith("full,") else ()) for name in PLANS
+]
 LIMIT = 60.0  # seconds
 
 
@@ -86,17 +90,22 @@ def outcome(run: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What each plan comes to when nothing happens."""
-    outcomes = {}
-    for name, plan in PLANS.items():
+def whole(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], dict[str, Any]]:
+    """What a plan comes to when nothing happens."""
+
+    @cache
+    def found(name: str) -> dict[str, Any]:
         run = tmp_path_factory.mktemp(name)
-        finish(tiny_model, run, plan)
-        outcomes[name] = outcome(run)
-    assert outcomes["lora"]["files"] == [
-        *("calibration.json", "metrics.jsonl", "result.json", "stage.json", "tuned.safetensors")
-    ]
-    return outcomes
+        finish(tiny_model, run, PLANS[name])
+        done = outcome(run)
+        assert done["files"] == [
+            *("calibration.json", "metrics.jsonl", "result.json", "stage.json", "tuned.safetensors")
+        ]
+        return done
+
+    return found
 
 
 def logged(run: Path) -> int:
@@ -108,9 +117,13 @@ def logged(run: Path) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.parametrize("method", PLANS)
+@pytest.mark.parametrize("method", EACH)
 def test_at_random_moments(
-    tiny_model: Path, tmp_path: Path, whole: Any, method: str, number: signal.Signals
+    tiny_model: Path,
+    tmp_path: Path,
+    whole: Callable[[str], dict[str, Any]],
+    method: str,
+    number: signal.Signals,
 ) -> None:
     chance = random.Random(f"{method} {number}")
     stopped = 0
@@ -122,11 +135,13 @@ def test_at_random_moments(
         )
     assert stopped >= 2  # on a busy machine a signal may come late
     finish(tiny_model, tmp_path, PLANS[method])
-    assert outcome(tmp_path) == whole[method]
+    assert outcome(tmp_path) == whole(method)
 
 
-@pytest.mark.parametrize("method", PLANS)
-def test_within_a_save(tiny_model: Path, tmp_path: Path, whole: Any, method: str) -> None:
+@pytest.mark.parametrize("method", EACH)
+def test_within_a_save(
+    tiny_model: Path, tmp_path: Path, whole: Callable[[str], dict[str, Any]], method: str
+) -> None:
     chance = random.Random(method)
     partial = tmp_path / "train.partial" / "checkpoint.partial"
     within = 0
@@ -136,10 +151,12 @@ def test_within_a_save(tiny_model: Path, tmp_path: Path, whole: Any, method: str
         within += partial.exists()
     assert within >= 1
     finish(tiny_model, tmp_path, PLANS[method])
-    assert outcome(tmp_path) == whole[method]
+    assert outcome(tmp_path) == whole(method)
 
 
-def test_after_the_last_step(tiny_model: Path, tmp_path: Path, whole: Any) -> None:
+def test_after_the_last_step(
+    tiny_model: Path, tmp_path: Path, whole: Callable[[str], dict[str, Any]]
+) -> None:
     """What was learned is written, the stage is not sealed: not a step is taken again."""
     partial = tmp_path / "train.partial"
     tuned = partial / "tuned.safetensors"
@@ -153,13 +170,15 @@ def test_after_the_last_step(tiny_model: Path, tmp_path: Path, whole: Any) -> No
     told: list[object] = []
     tiny_job.make(tiny_model, tmp_path, PLANS["lora"], lambda *line: told.append(line))
     assert told == []
-    assert outcome(tmp_path) == whole["lora"]
+    assert outcome(tmp_path) == whole("lora")
 
 
-def test_in_this_process_too(tiny_model: Path, tmp_path: Path, whole: Any) -> None:
+def test_in_this_process_too(
+    tiny_model: Path, tmp_path: Path, whole: Callable[[str], dict[str, Any]]
+) -> None:
     told: list[tuple[int, int, str]] = []
     tiny_job.make(tiny_model, tmp_path, PLANS["lora"], lambda *line: told.append(line))
-    assert outcome(tmp_path) == whole["lora"]
+    assert outcome(tmp_path) == whole("lora")
     assert [done for done, _, _ in told] == list(range(1, 25))
     assert {of for _, of, _ in told} == {24}
     assert "validation 0." in told[10][2]
