@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from bantam import runs
 from bantam.corpus import shards, vocabulary
 from bantam.corpus.reading import Reading
-from bantam.corpus.shards import Corpus
+from bantam.corpus.shards import Corpus, Numbers
 from bantam.errors import BadInput
 from bantam.formats.tokenizer import Tokenizer
 from bantam.nets import fresh
@@ -27,12 +28,13 @@ from bantam.nets.decoder import Decoder, DecoderConfig
 from bantam.nets.generate import generate
 from bantam.nets.lora import merge_lora
 from bantam.nets.rope import Rope
-from bantam.progress import Advance
-from bantam.train import device, held_out, pretrain, ranks, sharded, state
+from bantam.progress import Advance, bar
+from bantam.train import device, held_out, pairs, pretrain, ranks, sharded, state
 from bantam.train.pretrain import Plan
 from bantam.train.speed import matrix_peak
 
 WEIGHTS = "weights.safetensors"
+PAIRS = "pairs.safetensors"  # weights that know what follows each token
 SAMPLES, PROMPT, LENGTH, WARMTH = 3, 12, 80, 0.8  # texts, tokens before and in them, temperature
 MOST_CONTEXT = 1024  # tokens at once, of models that are judged
 
@@ -90,6 +92,8 @@ def train(asked: Asked, folder: Path, advance: Advance) -> int:
         )
     if not _written_for(folder / WEIGHTS, asked.key):
         decoder = fresh.fresh(shape, plan.seed) if asked.base is None else files.load(asked.base)
+        if plan.pair_steps:
+            _learn_pairs(asked, decoder, corpus, np.unique(order), held, folder / PAIRS)
         report = _teller(shape, plan, advance)
         look = _sampler(held, vocabulary.load(asked.tokens / "tokenizer"), plan, folder)
         pretrain.train(decoder, corpus, held, plan, folder, asked.key, report, look, reading)
@@ -99,7 +103,32 @@ def train(asked: Asked, folder: Path, advance: Advance) -> int:
     ranks.wait()
     if ranks.rank() == 0:
         state.forget(folder)
+        (folder / PAIRS).unlink(missing_ok=True)
     return pretrain.points(folder)[-1].tokens
+
+
+def _learn_pairs(
+    asked: Asked, decoder: Decoder, corpus: Corpus, documents: Numbers, held: Corpus, path: Path
+) -> None:
+    """Begin with what follows each token. The first process learns it, and what it learned stands
+    in `path`: a call that was interrupted begins with the same weights."""
+    if ranks.rank() == 0 and not _written_for(path, asked.key):
+        torch.set_num_threads(asked.plan.threads)
+        found = pairs.followers(corpus, documents, held, decoder.config.vocab_size)
+        # What does not fit a device as a whole is small without its other layers' gradients.
+        where = torch.device("cpu") if asked.plan.sharded else device.pick()
+        with bar("pairs") as advance:
+            pairs.learn(
+                decoder.to(where),
+                found,
+                asked.plan.pair_steps,
+                asked.plan.precision,
+                asked.plan.seed,
+                lambda done, loss: advance(done, asked.plan.pair_steps, f"loss {loss:.3f}"),
+            )
+        files.write_tensors(sharded.whole(state.trained(decoder)), path, {"key": asked.key})
+    ranks.wait()
+    decoder.requires_grad_(False).load_state_dict(load_file(path), strict=False)
 
 
 def trained(asked: Asked, folder: Path) -> Decoder:

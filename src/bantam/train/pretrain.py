@@ -59,6 +59,7 @@ class Plan:
     method: str = "all"  # of the weights learn; or "lora": of a base, which is held as it is
     rank: int = 16  # of LoRA
     recompute: bool = False  # blocks backwards, as in `train.plan`
+    pair_steps: int = 0  # that learn what follows each token, before all others (`train.pairs`)
 
     @property
     def tokens(self) -> int:

@@ -16,7 +16,7 @@ from bantam.errors import BadInput
 from bantam.nets import fresh
 from bantam.nets import load as files
 from bantam.nets.decoder import Decoder, DecoderConfig
-from bantam.train import device, laws, sharded
+from bantam.train import device, laws, pairs, sharded
 from bantam.train.budget import CLEARLY, SAFETY, activations
 from bantam.train.optimizers import optimizers
 from bantam.train.pretrain import AT_ONCE, Plan, prepare, step_of
@@ -32,6 +32,9 @@ SMALLEST, LARGEST = 300_000, 3_000_000_000  # parameters that are considered una
 SIZES = 24  # of them
 BASE_CONTEXT = 512  # tokens at once, where a base is gone on with
 WARMING = 1 / 4  # of a trial step: what is done once only
+PAIR_SHARE = 0.25  # of the time, at most, in which a fresh model learns what follows each token
+PAIR_STEPS = 300  # beyond which that gains little
+COUNTED = 2e6  # tokens a second
 TRIED = (128, 320)  # widths that are timed to tell how quick the others would be
 
 
@@ -114,10 +117,30 @@ def plan(
         for count in counts:
             timed[count] = pace(begun, precision, count, context, wish.method, best, recompute)
             best = min(best, timed[count].first)
-    made = scheduled(wish, timed, precision, context, unique, spent + time.perf_counter() - began)
+    spent += time.perf_counter() - began
+    pair_steps = 0
+    if wish.base is None and wish.seconds is not None:
+        threads = min(timed, key=lambda count: timed[count].more)
+        torch.set_num_threads(threads)
+        each = pairs.seconds(begun().to(where), precision)
+        counting = min(unique, pairs.MOST) / COUNTED
+        paid = PAIR_SHARE * (wish.seconds * SAFETY - spent) - counting
+        pair_steps = max(0, min(PAIR_STEPS, int(paid / each)))
+        spent += pair_steps * each + counting
+    made = scheduled(wish, timed, precision, context, unique, spent)
+    if wish.base is None and wish.seconds is None:
+        pair_steps = _pair_steps(shape, made)
     # Blocks in shards are not compiled: that was not tried.
     compiled = made.compiled and not parted
-    return shape, replace(made, sharded=parted, compiled=compiled, recompute=recompute)
+    return shape, replace(
+        made, sharded=parted, compiled=compiled, recompute=recompute, pair_steps=pair_steps
+    )
+
+
+def _pair_steps(shape: DecoderConfig, made: Plan) -> int:
+    """As many as have their share of all operations."""
+    rest = made.tokens * fresh.operations(shape) / pairs.operations(shape)
+    return min(PAIR_STEPS, math.ceil(PAIR_SHARE / (1 - PAIR_SHARE) * rest))
 
 
 def scheduled(
