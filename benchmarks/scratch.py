@@ -42,7 +42,9 @@ WAYS = {  # in which each side may compute
     LOOP: ("eager", "compiled"),
 }
 SCHEDULES = ("linear", "cosine")
+UNCOUNTED = "nothing counted first"
 CHANGES = (  # of Bantam as it comes; the last is one that it does without
+    UNCOUNTED,
     "no normed queries and keys",
     "outputs that do not begin at zero",
     "a cosine in place of an even rate that falls",

@@ -16,7 +16,7 @@ from bantam.corpus.reading import Reading
 from bantam.corpus.shards import Corpus
 from bantam.nets import fresh
 from bantam.nets.decoder import Decoder, DecoderConfig
-from bantam.train import held_out, laws, pretrain, pretrain_plan
+from bantam.train import held_out, laws, pairs, pretrain, pretrain_plan
 from bantam.train.pretrain import Plan
 from scratch_data import CONTEXT, VOCABULARY
 
@@ -52,7 +52,13 @@ def train(
     judging = {"evaluate_every": every, "evaluate_tokens": held.tokens, "patience": plan.steps}
     plan = replace(plan, compiled=compiled, **judging)
     config, plan = changed(config, plan, change)
+    if wish.optimizer == "adamw":  # as others have it
+        plan = replace(plan, pair_steps=0)
     decoder = fresh.fresh(config, plan.seed)
+    if plan.pair_steps:
+        torch.set_num_threads(plan.threads)
+        found = pairs.followers(corpus, np.arange(documents), VOCABULARY)
+        pairs.learn(decoder, found, plan.pair_steps, plan.precision, plan.seed)
     if change == "outputs that do not begin at zero":
         begin_anyhow(decoder, plan.seed)
     averaged = Averaged(decoder) if change == "averaged weights" else None
@@ -85,6 +91,8 @@ def changed(config: DecoderConfig, plan: Plan, change: str) -> tuple[DecoderConf
             laws.schedule = cosine
         case "documents that see each other":
             pretrain.positions = lambda ids, edge: np.tile(np.arange(ids.shape[1]), (len(ids), 1))
+        case "nothing counted first":
+            plan = replace(plan, pair_steps=0)
         case "no weight decay":
             plan = replace(plan, weight_decay=0.0)
         case "no clipping":
@@ -105,7 +113,8 @@ def begin_anyhow(decoder: Decoder, seed: int) -> None:
     shrink = (2 * decoder.config.n_layers) ** -0.5
     with torch.no_grad():
         for name, weight in decoder.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
+            learned = name == "model.layers.0.mlp.down_proj.weight" and weight.any()
+            if name.endswith(("o_proj.weight", "down_proj.weight")) and not learned:
                 weight.normal_(0, shrink * weight.shape[1] ** -0.5, generator=chance)
 
 

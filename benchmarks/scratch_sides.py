@@ -29,7 +29,7 @@ from bantam.train import held_out
 from bantam.train.device import pick_precision
 from bantam.train.pretrain_plan import Wish
 from bantam.train.speed import matrix_peak
-from scratch import ADAMW, LOOP, OURS, TRAINER, WAYS
+from scratch import ADAMW, LOOP, OURS, TRAINER, UNCOUNTED, WAYS
 from scratch_data import CONTEXT
 from scratch_rivals import AsDecoder, Settings, train_loop, train_trainer
 
@@ -105,7 +105,7 @@ def trained(asked: Run) -> Run:
                 evaluations,
                 Path(work),
                 watch.noted,
-                asked.get("change", ""),
+                asked.get("change", "") if whole else UNCOUNTED,
             )
         else:
             model = rival(asked, corpus, held, documents, steps, evaluations, Path(work), watch)

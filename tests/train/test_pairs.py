@@ -30,18 +30,17 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Corpus]:
 
 @pytest.fixture(scope="module")
 def found(corpora: tuple[Corpus, Corpus]) -> pairs.Followers:
-    learned, held = corpora
-    return pairs.followers(learned, np.arange(len(learned)), held, tiny_corpus.SIZE)
+    return pairs.followers(corpora[0], np.arange(len(corpora[0])), tiny_corpus.SIZE)
 
 
 @pytest.mark.parametrize("at_once", [1 << 22, 900])
 def test_neighbours_are_counted(
     corpora: tuple[Corpus, Corpus], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learned, held = corpora
+    learned, _ = corpora
     monkeypatch.setattr(pairs, "AT_ONCE", at_once)
     numbers = np.array([0, 7, *range(290, 420)])
-    made = pairs.followers(learned, numbers, held, tiny_corpus.SIZE)
+    made = pairs.followers(learned, numbers, tiny_corpus.SIZE)
     documents = [learned.document(number).tolist() for number in numbers]
     inside = Counter(pair for ids in documents for pair in pairwise(ids))
     dense = made.counts.toarray()
@@ -49,16 +48,16 @@ def test_neighbours_are_counted(
     for (before, after), count in inside.items():
         assert dense[before, after] == count
     assert dense.sum() - sum(inside.values()) == edges  # each document's end, told by the next one
-    assert len(documents) - 8 <= edges < len(documents)
+    assert len(documents) - 20 <= edges < len(documents)
 
 
 def test_no_more_is_counted_than_there_is_time_for(
     corpora: tuple[Corpus, Corpus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learned, held = corpora
+    learned, _ = corpora
     monkeypatch.setattr(pairs, "MOST", 1000)
-    made = pairs.followers(learned, np.arange(len(learned)), held, tiny_corpus.SIZE)
-    assert 900 < made.counts.sum() < 1100
+    made = pairs.followers(learned, np.arange(len(learned)), tiny_corpus.SIZE)
+    assert 700 < made.counts.sum() < 1300
 
 
 def test_counts_are_trusted_as_far_as_they_predict(
@@ -66,7 +65,7 @@ def test_counts_are_trusted_as_far_as_they_predict(
 ) -> None:
     learned, held = corpora
     assert found.shares(np.arange(5)).sum(1) == pytest.approx(np.ones(5), abs=1e-5)
-    few = pairs.followers(learned, np.arange(6), held, tiny_corpus.SIZE)
+    few = pairs.followers(learned, np.arange(6), tiny_corpus.SIZE)
     assert few.trust > found.trust  # what was seen a few times tells little
 
     def surprise(made: pairs.Followers) -> float:
@@ -74,9 +73,10 @@ def test_counts_are_trusted_as_far_as_they_predict(
         rows = made.shares(ids[:-1])
         return float(-np.log(rows[np.arange(len(rows)), ids[1:]]).mean())
 
-    for made in (found, few):
+    # By documents that neither was chosen by.
+    for made, near in ((found, 0.01), (few, 0.1)):
         others = [surprise(made._replace(trust=trust)) for trust in pairs.TRUST]
-        assert surprise(made) == pytest.approx(min(others), rel=1e-5)
+        assert surprise(made) == pytest.approx(min(others), rel=near)
 
 
 @given(st.lists(st.floats(0.001, 1000), min_size=3, max_size=60), st.data())

@@ -93,7 +93,7 @@ def train(asked: Asked, folder: Path, advance: Advance) -> int:
     if not _written_for(folder / WEIGHTS, asked.key):
         decoder = fresh.fresh(shape, plan.seed) if asked.base is None else files.load(asked.base)
         if plan.pair_steps:
-            _learn_pairs(asked, decoder, corpus, np.unique(order), held, folder / PAIRS)
+            _learn_pairs(asked, decoder, corpus, np.unique(order), folder / PAIRS)
         report = _teller(shape, plan, advance)
         look = _sampler(held, vocabulary.load(asked.tokens / "tokenizer"), plan, folder)
         pretrain.train(decoder, corpus, held, plan, folder, asked.key, report, look, reading)
@@ -108,13 +108,13 @@ def train(asked: Asked, folder: Path, advance: Advance) -> int:
 
 
 def _learn_pairs(
-    asked: Asked, decoder: Decoder, corpus: Corpus, documents: Numbers, held: Corpus, path: Path
+    asked: Asked, decoder: Decoder, corpus: Corpus, documents: Numbers, path: Path
 ) -> None:
     """Begin with what follows each token. The first process learns it, and what it learned stands
     in `path`: a call that was interrupted begins with the same weights."""
     if ranks.rank() == 0 and not _written_for(path, asked.key):
         torch.set_num_threads(asked.plan.threads)
-        found = pairs.followers(corpus, documents, held, decoder.config.vocab_size)
+        found = pairs.followers(corpus, documents, decoder.config.vocab_size)
         # What does not fit a device as a whole is small without its other layers' gradients.
         where = torch.device("cpu") if asked.plan.sharded else device.pick()
         with bar("pairs") as advance:

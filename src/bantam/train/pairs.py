@@ -6,11 +6,12 @@ second where training reads hundreds. A step here learns all that ever followed 
 tokens, at once and without the other layers; training goes on from there, with the context left to
 learn.
 
-Counts are smoothed towards how frequent each token is (MacKay & Peto 1995), as much as predicts
-held-out neighbours best. Frequent tokens are drawn more often for a step and weigh less in it, so
-that the mean over steps is the loss over the text (systematic sampling, Madow 1949).
+Counts are smoothed towards how frequent each token is (MacKay & Peto 1995), as much as foretells
+other documents best. Frequent tokens are drawn more often for a step and weigh less in it, so that
+the mean over steps is the loss over the text (systematic sampling, Madow 1949).
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -52,45 +53,42 @@ class Followers(NamedTuple):
         return shares
 
 
-def followers(corpus: Corpus, documents: Numbers, held: Corpus, vocab_size: int) -> Followers:
-    """Counted in the documents of these numbers, up to MOST tokens of them."""
+def followers(corpus: Corpus, documents: Numbers, vocab_size: int) -> Followers:
+    """Counted in the documents of these numbers, of so many of them that they have about MOST
+    tokens. What counts are worth is what those of the others say of every tenth document."""
+    documents = documents[:: math.ceil(corpus.lengths[documents].sum() / MOST)]
+    tenth = np.arange(len(documents)) % 10 == 0
+    others, held = (_counts(corpus, documents[some], vocab_size) for some in (~tenth, tenth))
+    counts = others + held
+    usual = counts.sum(0) + 0.5  # so that nothing is impossible
+    made = Followers(others, (usual / usual.sum()).astype(np.float32), TRUST[0])
+    trust = max(TRUST, key=lambda each: _foretold(made._replace(trust=each), held))
+    return made._replace(counts=counts, trust=trust)
+
+
+def _counts(corpus: Corpus, documents: Numbers, vocab_size: int) -> csr_array:
     counts = csr_array((vocab_size, vocab_size), dtype=np.float32)
     for ids in _joined(corpus, documents):
         ones = np.ones(len(ids) - 1, np.float32)
         counts = counts + csr_array((ones, (ids[:-1], ids[1:])), counts.shape)
-    usual = counts.sum(0) + 0.5  # so that nothing is impossible
-    made = Followers(counts, (usual / usual.sum()).astype(np.float32), TRUST[0])
-    return max((made._replace(trust=trust) for trust in TRUST), key=_predicts(held))
+    return counts
+
+
+def _foretold(made: Followers, held: csr_array) -> float:
+    """The log-probability of other counts."""
+    found = held.tocoo()
+    before, after = found.coords
+    seen = np.asarray(made.counts[before, after]).ravel() + made.trust * made.usual[after]
+    all_of_them = np.asarray(made.counts.sum(1)).ravel()[before] + made.trust
+    return float(found.data @ np.log(seen / all_of_them))
 
 
 def _joined(corpus: Corpus, documents: Numbers) -> Iterator[Numbers]:
-    """The documents' ids one after another, at least two of them at a time."""
-    waiting: list[NDArray[np.int64]] = []
-    count = total = 0
-    for number in documents:
-        ids = corpus.document(number).astype(np.int64)
-        waiting.append(ids)
-        count, total = count + len(ids), total + len(ids)
-        if count >= AT_ONCE or total >= MOST:
-            yield np.concatenate(waiting)
-            waiting, count = [], 0
-        if total >= MOST:
-            return
-    if count > 1:
-        yield np.concatenate(waiting)
-
-
-def _predicts(held: Corpus) -> Callable[[Followers], float]:
-    """How well counts predict held-out neighbours: the mean log-probability."""
-    ids = next(_joined(held, np.arange(len(held))))
-    before, after = ids[:-1], ids[1:]
-
-    def told(made: Followers) -> float:
-        seen = np.asarray(made.counts[before, after]).ravel() + made.trust * made.usual[after]
-        all_of_them = np.asarray(made.counts.sum(1)).ravel()[before] + made.trust
-        return float(np.log(seen / all_of_them).mean())
-
-    return told
+    """The documents' ids one after another, AT_ONCE of them or a little more at a time."""
+    ends = np.cumsum(corpus.lengths[documents]) // AT_ONCE
+    for some in np.split(documents, np.flatnonzero(np.diff(ends)) + 1):
+        if len(some):
+            yield np.concatenate([corpus.document(number) for number in some]).astype(np.int64)
 
 
 def learn(
