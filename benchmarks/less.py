@@ -9,8 +9,8 @@ mails already without headers; *curated* is what the text stages keep for Englis
 they come are for prose of the web: of Python's library reference they keep 44 pages of 472. The
 recipe therefore has some (`THRESHOLDS`) under which nine in ten of these pages pass each rule;
 nobody is judged by them. Both models have one shape, one tokenizer (that of the raw documents, so
-that the curated gains nothing by its own), equal tokens and Bantam's own training, but for the counts that it would begin with,
-which read all of a corpus.
+that the curated gains nothing by its own), equal tokens and Bantam's own training, but for the
+counts that it would begin with: those read all of a corpus.
 
 Both are judged in bits per byte on prose of Python's manual: clean by its nature, of the wanted
 kind, in neither corpus, and chosen by none of the rules that chose the curated. Beside it stands
