@@ -9,7 +9,7 @@ from torch.distributed.tensor import DTensor
 import tiny_corpus
 from bantam.corpus import shards
 from bantam.nets import fresh
-from bantam.train import pretrain, ranks
+from bantam.train import document_stage, pretrain, ranks
 
 SHAPE = fresh.config(tiny_corpus.SIZE, 32, 32)
 PLAN = pretrain.Plan(
@@ -69,3 +69,11 @@ def stopped(corpus: Path, place: Path, plan: pretrain.Plan, after: int) -> None:
     torch.set_num_threads(1)
     train, val = shards.read(corpus / "train"), shards.read(corpus / "val")
     pretrain.train(fresh.fresh(SHAPE), train, val, plan, place, "key", report)
+
+
+def stage(tokens: Path, place: Path, plan: pretrain.Plan) -> None:
+    """The whole train stage; `tokens` holds what the stage before it leaves."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    asked = document_stage.Asked(SHAPE, plan, tokens, False, "key")
+    place.mkdir(exist_ok=True)
+    document_stage.train(asked, place, lambda done, total, note="": None)

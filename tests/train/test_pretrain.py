@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import tiny_corpus
@@ -28,9 +29,9 @@ from bantam.nets import fresh
 from bantam.nets.decoder import Decoder
 from bantam.nets.head import vocabulary_loss
 from bantam.nets.load import save
-from bantam.train import held_out, laws, pretrain, pretrain_plan
+from bantam.train import document_stage, held_out, laws, pairs, pretrain, pretrain_plan
 from bantam.train.pretrain_plan import Pace, Wish
-from tiny_pretrain import PLAN, SHAPE, quietly, run
+from tiny_pretrain import PLAN, SHAPE, quietly, run, stage
 
 TOKENIZER = tiny_corpus.tokenizer()
 CONTEXT = get_context("forkserver")
@@ -156,6 +157,45 @@ def test_killed_at_any_moment_it_ends_the_same(
     one, other = (torch.load(place / "weights.pt") for place in (whole, torn))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert _told(whole) == _told(torn)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals and the fork server are of Unix")
+def test_killed_while_it_learns_pairs_or_after_it_ends_the_same(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    for name, seed in (("train", 1), ("choosing", 2)):
+        tiny_corpus.corpus(tokens / name, TOKENIZER, tiny_corpus.texts(100, seed))
+    TOKENIZER.save(tokens / "tokenizer")
+    np.save(tokens / "order.npy", np.arange(100))
+    plan = replace(PLAN, pair_steps=60)
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+
+    def begun(place: Path) -> Any:
+        child = CONTEXT.Process(target=stage, args=(tokens, place, plan))
+        child.start()
+        return child
+
+    child = begun(whole)
+    child.join(60)
+    assert child.exitcode == 0
+    known = torn / document_stage.PAIRS
+    written = 0
+    for moment in (torn.exists, known.exists, lambda: _count(torn / "metrics.jsonl") > 5):
+        child = begun(torn)
+        end = time.monotonic() + 60
+        while child.is_alive() and not moment():
+            assert time.monotonic() < end
+            time.sleep(0.0005)
+        with suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+        child.join(60)
+        written += known.exists()
+    assert written >= 1
+    child = begun(torn)
+    child.join(60)
+    weights = [load_file(place / document_stage.WEIGHTS) for place in (whole, torn)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert _told(whole) == _told(torn)
+    assert not known.exists()
 
 
 def _count(metrics: Path) -> int:
@@ -342,3 +382,28 @@ def test_packed_rows_need_positions(folder: Path) -> None:
     with torch.no_grad():
         together = decoder.states(ids)
         assert (together - decoder.states(ids, positions=apart)).abs().max() > 0.01
+
+
+def test_pairs_are_learned_first_within_a_quarter_of_the_budget() -> None:
+    wish = Wish(seconds=20.0, width=32, context=32, threads=1)
+    shape, plan = pretrain_plan.plan(wish, tiny_corpus.SIZE, 100_000)
+    assert 0 < plan.pair_steps <= pretrain_plan.PAIR_STEPS
+    each = pairs.seconds(fresh.fresh(shape), "float32")
+    assert plan.pair_steps * each < 20 * pretrain_plan.PAIR_SHARE * 2  # the machine may be busy now
+    for tokens, steps in ((2048, 1), (500_000, pretrain_plan.PAIR_STEPS)):
+        wish = Wish(tokens=tokens, width=256, depth=6, context=256)
+        shape, plan = pretrain_plan.plan(wish, 8192, 10**7)
+        assert plan.pair_steps == pytest.approx(steps, abs=3)
+        share = plan.pair_steps * pairs.operations(shape)
+        assert share / (share + plan.tokens * fresh.operations(shape)) < 0.3
+        assert plan.learning_rate == laws.RATE * laws.gentle(plan.tokens)
+        assert plan.matrix_rate == laws.MATRIX_RATE * laws.gentle(plan.tokens)
+    _, plan = pretrain_plan.plan(replace(wish, learning_rate=2e-3), 8192, 10**7)
+    assert plan.learning_rate == 2e-3
+    assert laws.gentle(10**9) == 1
+
+
+def test_a_base_knows_what_follows_each_token(tiny_model: Path) -> None:
+    _, plan = pretrain_plan.plan(Wish(tokens=10_000, base=tiny_model, context=64), 300, 10**6)
+    assert plan.pair_steps == 0
+    assert plan.learning_rate == laws.ADAPTING

@@ -118,29 +118,35 @@ def plan(
             timed[count] = pace(begun, precision, count, context, wish.method, best, recompute)
             best = min(best, timed[count].first)
     spent += time.perf_counter() - began
-    pair_steps = 0
+    pair_steps = None
     if wish.base is None and wish.seconds is not None:
-        threads = min(timed, key=lambda count: timed[count].more)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(min(timed, key=lambda count: timed[count].more))
         each = pairs.seconds(begun().to(where), precision)
         counting = min(unique, pairs.MOST) / COUNTED
         paid = PAIR_SHARE * (wish.seconds * SAFETY - spent) - counting
         pair_steps = max(0, min(PAIR_STEPS, int(paid / each)))
         spent += pair_steps * each + counting
     made = scheduled(wish, timed, precision, context, unique, spent)
-    if wish.base is None and wish.seconds is None:
-        pair_steps = _pair_steps(shape, made)
+    if wish.base is None:
+        made = _after_pairs(wish, made, shape, pair_steps)
     # Blocks in shards are not compiled: that was not tried.
     compiled = made.compiled and not parted
-    return shape, replace(
-        made, sharded=parted, compiled=compiled, recompute=recompute, pair_steps=pair_steps
+    return shape, replace(made, sharded=parted, compiled=compiled, recompute=recompute)
+
+
+def _after_pairs(wish: Wish, made: Plan, shape: DecoderConfig, steps: int | None) -> Plan:
+    """The plan with steps that learn pairs first: as many as were paid for, or as have their share
+    of all operations."""
+    if steps is None:
+        rest = made.tokens * fresh.operations(shape) / pairs.operations(shape)
+        steps = min(PAIR_STEPS, math.ceil(PAIR_SHARE / (1 - PAIR_SHARE) * rest))
+    share = 1.0 if wish.learning_rate or not steps else laws.gentle(made.tokens)
+    return replace(
+        made,
+        pair_steps=steps,
+        learning_rate=made.learning_rate * share,
+        matrix_rate=made.matrix_rate * share,
     )
-
-
-def _pair_steps(shape: DecoderConfig, made: Plan) -> int:
-    """As many as have their share of all operations."""
-    rest = made.tokens * fresh.operations(shape) / pairs.operations(shape)
-    return min(PAIR_STEPS, math.ceil(PAIR_SHARE / (1 - PAIR_SHARE) * rest))
 
 
 def scheduled(
