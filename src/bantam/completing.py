@@ -245,9 +245,11 @@ def _planned(job: Job, key: str, unique: int) -> Any:
     lock |= {"plan": asdict(plan), "shape": asdict(shape), "plan_key": key}
     lock["base"] = None if job.base is None else told_of({job.base.name: job.base})
     runs.write_json(job.folder / "recipe.lock.json", lock | {"version": __version__})
+    first = f"{plan.pair_steps} steps that learn what follows each token, then "
     say(
         f"  plan: {fresh.count(shape):,} parameters ({shape.n_layers} layers of "
-        f"{shape.width}), {plan.steps} steps of {plan.rows * plan.context:,} tokens "
+        f"{shape.width}), {first if plan.pair_steps else ''}{plan.steps} steps of "
+        f"{plan.rows * plan.context:,} tokens "
         f"({plan.tokens / unique:.1f} passes), {plan.threads} "
         f"thread{'s' * (plan.threads > 1)}, {plan.precision}"
     )
