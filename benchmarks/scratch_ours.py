@@ -52,8 +52,6 @@ def train(
     judging = {"evaluate_every": every, "evaluate_tokens": held.tokens, "patience": plan.steps}
     plan = replace(plan, compiled=compiled, **judging)
     config, plan = changed(config, plan, change)
-    if wish.optimizer == "adamw":  # as others have it
-        plan = replace(plan, pair_steps=0)
     decoder = fresh.fresh(config, plan.seed)
     if plan.pair_steps:
         torch.set_num_threads(plan.threads)
@@ -91,8 +89,6 @@ def changed(config: DecoderConfig, plan: Plan, change: str) -> tuple[DecoderConf
             laws.schedule = cosine
         case "documents that see each other":
             pretrain.positions = lambda ids, edge: np.tile(np.arange(ids.shape[1]), (len(ids), 1))
-        case "nothing counted first":
-            plan = replace(plan, pair_steps=0)
         case "no weight decay":
             plan = replace(plan, weight_decay=0.0)
         case "no clipping":

@@ -83,6 +83,7 @@ def trained(asked: Run) -> Run:
     steps = max(1, round(asked["tokens"] / tokens)) if whole else ENDLESS
     evaluations = EVALUATIONS if whole and asked.get("timed", True) else 1
     watch = Watch(asked.get("seconds"))
+    change = asked.get("change", "")
     with TemporaryDirectory() as work:
         if asked["side"] in OPTIMIZERS:
             wish = Wish(
@@ -95,6 +96,8 @@ def trained(asked: Run) -> Run:
                 optimizer=OPTIMIZERS[asked["side"]],
                 threads=asked["threads"],
                 seed=asked["seed"],
+                # AdamW is there as others have it, and a pace is that of the steps that follow.
+                pairs=whole and asked["side"] == OURS and change != UNCOUNTED,
             )
             model: Any = scratch_ours.train(
                 corpus,
@@ -105,7 +108,7 @@ def trained(asked: Run) -> Run:
                 evaluations,
                 Path(work),
                 watch.noted,
-                asked.get("change", "") if whole else UNCOUNTED,
+                change,
             )
         else:
             model = rival(asked, corpus, held, documents, steps, evaluations, Path(work), watch)

@@ -94,17 +94,19 @@ def new(data: Path, output: Path | None, force: bool, json_: bool) -> None:
     from dataclasses import asdict
 
     from bantam.runs import write_text
+    from bantam.text.read import only_tables
 
     if output:
         _writable(output)
     output = output or data.parent / "recipe.toml"
-    if data.is_dir() and output.absolute().is_relative_to(data.absolute()):
+    documents = data.is_dir() and not only_tables(data)
+    if documents and output.absolute().is_relative_to(data.absolute()):
         raise BadInput(
             f"{output} would stand among the documents", "write it elsewhere: -o ../recipe.toml"
         )
     if data.exists() and output.exists() and not force:
         raise BadInput(f"{output} is there already", "add --force to replace it, or -o elsewhere")
-    recipe, seen, told = _first_recipe(data, output)
+    recipe, seen, told = _first_recipe(data, output, documents)
     write_text(output, recipe)
     if json_:
         _print_json({"recipe": str(output), "look": asdict(seen)})
@@ -113,15 +115,14 @@ def new(data: Path, output: Path | None, force: bool, json_: bool) -> None:
         click.echo(f"\nwrote {output}; next: bantam check {output}")
 
 
-def _first_recipe(data: Path, output: Path) -> tuple[str, Any, str]:
+def _first_recipe(data: Path, output: Path, documents: bool) -> tuple[str, Any, str]:
     """The recipe for what is there, what was seen of it, and that in words."""
     from bantam.documents import first_recipe as of_documents
     from bantam.documents.look import look as look_into
     from bantam.text import first_recipe as of_rows
     from bantam.text.look import look
-    from bantam.text.read import only_tables
 
-    if not data.is_dir() or only_tables(data):
+    if not documents:
         rows = look(data)
         return of_rows.write_recipe(rows, output), rows, of_rows.describe(rows)
     folder = look_into(data)

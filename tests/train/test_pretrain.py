@@ -400,6 +400,8 @@ def test_pairs_are_learned_first_within_a_quarter_of_the_budget() -> None:
         assert plan.matrix_rate == laws.MATRIX_RATE * laws.gentle(plan.tokens)
     _, plan = pretrain_plan.plan(replace(wish, learning_rate=2e-3), 8192, 10**7)
     assert plan.learning_rate == 2e-3
+    _, plan = pretrain_plan.plan(replace(wish, pairs=False), 8192, 10**7)
+    assert (plan.pair_steps, plan.learning_rate) == (0, laws.RATE)
     assert laws.gentle(10**9) == 1
 
 

@@ -60,6 +60,7 @@ class Wish:
     processes: int = 1  # that train together on this machine
     seed: int = 0
     base: Path | None = None
+    pairs: bool = True  # what follows each token is learned first, unless there is a base
 
     @property
     def method(self) -> str:
@@ -118,8 +119,8 @@ def plan(
             timed[count] = pace(begun, precision, count, context, wish.method, best, recompute)
             best = min(best, timed[count].first)
     spent += time.perf_counter() - began
-    pair_steps = None
-    if wish.base is None and wish.seconds is not None:
+    counted, pair_steps = wish.pairs and wish.base is None, None
+    if counted and wish.seconds is not None:
         torch.set_num_threads(min(timed, key=lambda count: timed[count].more))
         each = pairs.seconds(begun().to(where), precision)
         counting = min(unique, pairs.MOST) / COUNTED
@@ -127,7 +128,7 @@ def plan(
         pair_steps = max(0, min(PAIR_STEPS, int(paid / each)))
         spent += pair_steps * each + counting
     made = scheduled(wish, timed, precision, context, unique, spent)
-    if wish.base is None:
+    if counted:
         made = _after_pairs(wish, made, shape, pair_steps)
     # Blocks in shards are not compiled: that was not tried.
     compiled = made.compiled and not parted
