@@ -34,7 +34,7 @@ BASE_CONTEXT = 512  # tokens at once, where a base is gone on with
 WARMING = 1 / 4  # of a trial step: what is done once only
 PAIR_SHARE = 0.25  # of the time, at most, in which a fresh model learns what follows each token
 PAIR_STEPS = 300  # beyond which that gains little
-COUNTED = 2e6  # tokens a second
+COUNTED = 5e6  # tokens a second; 10M were on an old core
 TRIED = (128, 320)  # widths that are timed to tell how quick the others would be
 
 
