@@ -31,6 +31,7 @@ WRONG = [
     ("new nodir/rows.csv", "nodir/rows.csv is not there", "name a data file"),
     ("new .", "recipe.toml would stand among the documents", "-o ../recipe.toml"),
     ("new nodata", "recipe.toml is there already", "--force"),
+    ("new tables -o tables/recipe.toml", "tables is a folder", "there is: rows.csv"),
     ("new nodata -o new.toml", "nodata holds no text that can be read", "a folder of documents"),
     ("new rose.csv", "rose.csv is not there", "did you mean: rows.csv"),
     ("new notes.txt -o new.toml", "notes.txt: unknown kind of data file", "call it .csv"),
@@ -104,6 +105,8 @@ def test_wrong_use_says_what_to_do(
     (here / "three.csv").write_text("text,label\nit is bright,a\nit is dull,b\nit is plain,a\n")
     (here / "nodata").mkdir()
     (here / "notes.gguf").write_text("These are notes and no model at all.")
+    (here / "tables").mkdir()
+    (here / "tables/rows.csv").write_text("text,label\na b,x\n")
     (here / "runs/half").mkdir()
     (here / "runs/half/.lock").touch()
     done = bantam(*line.split(" "))
