@@ -31,7 +31,7 @@ WRONG = [
     ("new nodir/rows.csv", "nodir/rows.csv is not there", "name a data file"),
     ("new .", "recipe.toml would stand among the documents", "-o ../recipe.toml"),
     ("new nodata", "recipe.toml is there already", "--force"),
-    ("new tables -o tables/recipe.toml", "tables is a folder", "there is: rows.csv"),
+    ("new tables -o tables/recipe.toml", "tables is a folder", "did you mean: tables/rows.csv"),
     ("new nodata -o new.toml", "nodata holds no text that can be read", "a folder of documents"),
     ("new rose.csv", "rose.csv is not there", "did you mean: rows.csv"),
     ("new notes.txt -o new.toml", "notes.txt: unknown kind of data file", "call it .csv"),
