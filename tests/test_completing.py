@@ -95,25 +95,27 @@ def test_once_more_does_nothing(here: Path, verdict: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("verdict")
 def test_transformers_and_the_runtime_go_on_alike(here: Path, tmp_path: Path) -> None:
-    """The likeliest continuation of the same text: in transformers, in torch, and in the runtime
-    from a file with the weights as they are and from the pack, whose weights have 8 bits."""
-    text, most = "The cat sees the", 24
+    """The likeliest continuations of the same texts, from weights as they are. Those of the pack
+    have 8 bits and may decide a near tie otherwise: its proof compares probabilities."""
+    texts, most = ("The cat sees the", "Under the", "A small red"), 24
     tokenizer = AutoTokenizer.from_pretrained(here / "run/model")
     theirs = AutoModelForCausalLM.from_pretrained(here / "run/model").eval()
-    asked = tokenizer(text, return_tensors="pt")
-    with torch.no_grad():
-        told = theirs.generate(**asked, max_new_tokens=most, do_sample=False, pad_token_id=0)
-    ids = asked["input_ids"][0].tolist()
-    continued = tokenizer.decode(told[0, len(ids) :], skip_special_tokens=True)
-    assert len(continued) > 10
     ours, made = load.load(here / "run/model"), vocabulary.load(here / "run/model")
-    assert made.decode(generate(ours, [ids], most, {0})[0]) == continued
+    asked, continued = [], []
+    for text in texts:
+        inputs = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            told = theirs.generate(**inputs, max_new_tokens=most, do_sample=False, pad_token_id=0)
+        asked.append(inputs["input_ids"][0].tolist())
+        continued.append(tokenizer.decode(told[0, len(asked[-1]) :], skip_special_tokens=True))
+    assert sum(map(len, continued)) > 30
+    for ids, text in zip(asked, continued, strict=True):
+        assert made.decode(generate(ours, [ids], most, {0})[0]) == text
     gguf_file.write(tmp_path / "whole.gguf", ours, made, None, {}, "F32")
-    pack = next((here / "run/pack").glob("*.gguf"))
-    for file, same in ((tmp_path / "whole.gguf", len(continued)), (pack, 10)):
-        with Model(file, threads=1) as packed:
-            assert packed.start + packed.encode([(text, False)]) == ids
-            assert packed.runtime.complete(ids, most).text[:same] == continued[:same]
+    with Model(tmp_path / "whole.gguf", threads=1) as whole:
+        for text, ids, more in zip(texts, asked, continued, strict=True):
+            assert whole.start + whole.encode([(text, False)]) == ids
+            assert whole.runtime.complete(ids, most).text == more
 
 
 @pytest.mark.slow
@@ -159,8 +161,8 @@ def test_torchrun_from_outside_is_taken_up(here: Path, tmp_path: Path) -> None:
 def test_it_is_run_and_shown(here: Path) -> None:
     runner = CliRunner()
     told = runner.invoke(cli.bantam, ["run", str(here / "run"), "The cat", "--json"])
-    assert json.loads(told.stdout)["text"] == "The cat"
-    assert len(json.loads(told.stdout)["continuation"]) > 5
+    line = json.loads(told.stdout)  # drawn anew each time, so a word or many
+    assert line["text"] == "The cat" and line["continuation"]
     plain = runner.invoke(cli.bantam, ["run", str(here / "run"), "The cat"])
     assert plain.stdout.startswith("The cat")
     piped = runner.invoke(cli.bantam, ["run", str(here / "run")], input="A dog\n")
