@@ -65,6 +65,15 @@ BARE = [{"name": "f", "description": "does it", "parameters": {"type": "object"}
 CALLS = [[{"name": "f", "arguments": {"n": n}}] for n in range(COUNT)]
 
 
+@pytest.mark.parametrize(("wrong", "told"), [(5, False), (6, True), (29, True), (30, False)])
+def test_json_that_is_often_broken_is_told(tmp_path: Path, wrong: int, told: bool) -> None:
+    broken = ["no JSON {", *(f"{{'total': {n}" for n in range(1, wrong))]
+    outputs = [*broken, *map(json.dumps, INVOICES[wrong:])]
+    found = look(save(tmp_path, "a.csv", {"text": texts(), "output": outputs}))
+    said = '"output": most cells are JSON, but not "no JSON {"; mend such cells'
+    assert any(warning.startswith(said) for warning in found.warnings) == told
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("name", ["output", "fields", "whatever"])
 def test_json_is_extracted(tmp_path: Path, suffix: str, name: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from bantam import recipe
 from bantam.recipe_file import default_name
 from bantam.text import read
-from bantam.text.look import PROMPT_NAMES, Guess, Look, hint
+from bantam.text.look import Look
+from bantam.text.roles import PROMPT_NAMES, Guess, hint
 from bantam.toml_lines import quoted
 
 TEST_ROWS, VAL_ROWS = 800, 400  # enough to tell models about 4 points apart, and soon judged

@@ -74,11 +74,20 @@ def seen(cells: pl.Series) -> Literal["json", "functions"] | None:
     of functions, or neither."""
     if cells.str.contains(r"^[\[{]").sum() <= LEAST_JSON * len(cells):
         return None
-    parsed = [found for cell in cells.head(LOOKED_AT) if (found := _objects(cell)) is not None]
-    if len(parsed) <= LEAST_JSON * len(cells.head(LOOKED_AT)) or not any(parsed):
+    read = [_objects(cell) for cell in cells.head(LOOKED_AT)]
+    parsed = [found for found in read if found is not None]
+    if len(parsed) <= LEAST_JSON * len(read) or not any(parsed):
         return None
     declared = all(map(_is_function, (one for found in parsed for one in found)))
     return "functions" if declared else "json"
+
+
+def broken(cells: pl.Series) -> list[str]:
+    """The texts that are no JSON, if more than half hold it, though too few for `seen`."""
+    read = [(cell, _objects(cell)) for cell in cells.head(LOOKED_AT)]
+    others = [cell for cell, found in read if found is None]
+    most, least = (1 - LEAST_JSON) * len(read), 0.5 * len(read)
+    return others if most <= len(others) < least else []
 
 
 def _objects(cell: str) -> list[dict[str, Any]] | None:
