@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -112,7 +113,7 @@ def new(data: Path, output: Path | None, force: bool, json_: bool) -> None:
         _print_json({"recipe": str(output), "look": asdict(seen)})
     else:
         click.echo(told)
-        click.echo(f"\nwrote {output}; next: bantam check {output}")
+        click.echo(f"\nwrote {output}; next: bantam check {shlex.quote(str(output))}")
 
 
 def _first_recipe(data: Path, output: Path, documents: bool) -> tuple[str, Any, str]:
@@ -180,7 +181,7 @@ def make(
     else:
         click.echo(verdict["sentence"])
         click.echo(f"report: {folder / 'report.html'}")
-        click.echo(f'use it: bantam run {folder} "a text"')
+        click.echo(f'use it: bantam run {shlex.quote(str(folder))} "a text"')
     if require and not positive(verdict):
         sys.exit(3)
 

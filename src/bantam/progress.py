@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from bantam.units import write_seconds
+
 PLAIN_INTERVAL = 15.0  # seconds between lines where there is no terminal
 
 Advance = Callable[[int, int, str], None]  # done, in all, what is told beside the bar
@@ -39,17 +41,22 @@ def bar(what: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    told = time.monotonic()
+    began = told = time.monotonic()
+    first = 0
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as shown:
         task = shown.add_task(what, total=None, note="")
 
         def advance(done: int, total: int, note: str = "") -> None:
-            nonlocal told
+            nonlocal began, told, first
+            if not first:  # what was done before a resumption says nothing about the pace
+                began, first = time.monotonic(), done
             shown.update(task, completed=done, total=total, note=note)
             if not console.is_terminal and time.monotonic() - told > PLAIN_INTERVAL:
                 told = time.monotonic()
-                say(f"{what}: {done}/{total} {note}".rstrip())
+                left = (told - began) * (total - done) / max(1, done - first)
+                pace = f", {write_seconds(round(left))} left" if done > first else ""
+                say(f"{what}: {done}/{total}{pace} {note}".rstrip())
 
         yield advance
