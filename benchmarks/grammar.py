@@ -21,7 +21,7 @@ from bantam.errors import BadInput
 from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
 from bantam.judge import pairs
-from bantam.model import find
+from bantam.model_files import find
 from bantam.nets.decoder import Decoder
 from bantam.nets.load import load
 from bantam.train import held_out

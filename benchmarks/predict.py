@@ -17,7 +17,7 @@ import psutil
 import xllamacpp
 
 import bantam
-from bantam.model import find
+from bantam.model_files import find
 
 ROWS = 100
 TOKENS = (18, 32)  # of the text alone

@@ -30,7 +30,8 @@ import psutil
 
 from bantam import engine
 from bantam.kinds import classify
-from bantam.model import Model, find
+from bantam.model import Model
+from bantam.model_files import find
 
 QUESTION = "Name the capital of France."
 LONG = "Tell me a long story about a town by the sea."

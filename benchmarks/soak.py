@@ -32,7 +32,7 @@ import psutil
 from bantam import kinds
 from bantam.formats import gguf
 from bantam.kinds import classify, texts
-from bantam.model import find
+from bantam.model_files import find
 from soak_asks import (
     CHAT,
     KINDS,

@@ -13,10 +13,12 @@ import pytest
 import job
 from bantam import crowd as crowds
 from bantam import kinds
+from bantam.answer import Answer
 from bantam.crowd import crowd, room
 from bantam.formats import gguf
 from bantam.kinds import classify
-from bantam.model import Answer, Model, find
+from bantam.model import Model
+from bantam.model_files import find
 
 TEXTS = [text for text, _ in job.texts_and_labels(60)]
 

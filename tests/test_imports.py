@@ -163,10 +163,18 @@ def test_a_model_that_is_run_loads_no_torch(tiny_model: Path) -> None:
         "import sys, bantam\n"
         f"model = bantam.load({str(tiny_model)!r})\n"
         "model.chat([{'role': 'user', 'content': 'Hello'}], max_tokens=1)\n"
-        "print(*{'torch', 'polars', 'sklearn', 'pydantic', 'transformers'} & set(sys.modules))"
+        "heavy = {'torch', 'polars', 'sklearn', 'pydantic', 'transformers', 'numpy'}\n"
+        "print(*heavy & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_server_starts_without_numpy() -> None:
+    """Which takes a quarter of a second to import, and only JSON by a schema needs it."""
+    told = "import sys, bantam.serve.app, bantam.serve.server; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_help_is_at_once() -> None:

@@ -11,10 +11,12 @@ import pytest
 
 import bantam
 import job
+from bantam.answer import Answer
 from bantam.errors import BadInput
 from bantam.formats import gguf
 from bantam.kinds import texts as writing
-from bantam.model import Answer, Model, find, load
+from bantam.model import Model
+from bantam.model_files import find, load
 from tiny import rewritten, tiny_llama
 from tiny_tasks import packed
 

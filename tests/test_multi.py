@@ -14,10 +14,12 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 import job
 import multi_job
 from bantam import use
+from bantam.answer import Answer
 from bantam.judge.report import read_run, report
 from bantam.judge.verdict import Verdict
-from bantam.kinds import several
-from bantam.model import Answer, Model, load
+from bantam.kinds import multi_hot, several
+from bantam.model import Model
+from bantam.model_files import load
 
 LABELS = sorted(multi_job.MARKS)
 RIVALS = ["majority", "tfidf", "linear-probe", "base", "base-few-shot"]
@@ -57,8 +59,8 @@ def test_the_scores_are_those_of_scikit_learn(run: Path, verdict: Verdict) -> No
     predictions = pl.read_parquet(run / "judge/predictions.parquet")
     for system in (verdict.model, *verdict.rivals):
         table = predictions.filter(pl.col("model") == system.name)
-        wanted = several.hot(table["expected"], LABELS)
-        given = several.hot(table["answer"], LABELS)
+        wanted = multi_hot.of(table["expected"], LABELS)
+        given = multi_hot.of(table["answer"], LABELS)
         assert system.score == pytest.approx((wanted == given).all(axis=1).mean())
         for average in ("micro", "macro"):
             f1 = f1_score(wanted, given, average=average, zero_division=0)

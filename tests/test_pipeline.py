@@ -20,7 +20,8 @@ from bantam.errors import BadInput
 from bantam.formats import gguf, lora
 from bantam.job import Job
 from bantam.judge.verdict import Verdict
-from bantam.model import Model, find_adapter
+from bantam.model import Model
+from bantam.model_files import find_adapter
 from bantam.text.prepare import SPLITS
 
 Bantam = Callable[..., job.Done]

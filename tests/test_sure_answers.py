@@ -12,8 +12,10 @@ import pytest
 
 import job
 from bantam import use
+from bantam.answer import Answer
 from bantam.kinds import classify, sure
-from bantam.model import Answer, Model, load
+from bantam.model import Model
+from bantam.model_files import load
 from bantam.nets import load as nets
 from bantam.nets.choose import choose
 from test_pipeline import change, copied, reused

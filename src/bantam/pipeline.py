@@ -31,7 +31,7 @@ from bantam.engine import cores
 from bantam.errors import BadInput
 from bantam.job import Job, read_lock, resolved, run_stage, told_of, write_lock
 from bantam.kinds import texts
-from bantam.model import gguf_in, rival_in
+from bantam.model_files import gguf_in, rival_in
 from bantam.progress import bar, say
 from bantam.sources import endpoint
 

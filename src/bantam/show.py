@@ -8,7 +8,8 @@ from typing import Any
 from bantam import licences
 from bantam.formats import gguf
 from bantam.kinds.sure import NEVER
-from bantam.model import Model, find
+from bantam.model import Model
+from bantam.model_files import find
 from bantam.page import loose, words
 
 Facts = dict[str, Any]

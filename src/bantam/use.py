@@ -10,10 +10,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
+from bantam.answer import Answer, Written
 from bantam.crowd import PIECE, crowd
 from bantam.documents.separator import separator
 from bantam.errors import BadInput
-from bantam.model import Answer, Model, Written
+from bantam.model import Model
 from bantam.progress import bar, say
 from bantam.runs import json_text, sync
 

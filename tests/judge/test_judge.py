@@ -17,7 +17,8 @@ from bantam.judge.crowd import crowd
 from bantam.judge.judge import LATENCY_ROWS
 from bantam.judge.language import Asked
 from bantam.kinds import classify, several
-from bantam.model import Model, find
+from bantam.model import Model
+from bantam.model_files import find
 from tiny import rewritten
 
 TEXTS, WANTED = (list(column) for column in zip(*job.texts_and_labels(30), strict=True))

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from bantam.errors import BadInput
 from bantam.judge import linear
 from bantam.judge.linear import majority, probe, tfidf
-from bantam.kinds import several
+from bantam.kinds import multi_hot, several
 
 LABELS = ["praise", "complaint", "question"]
 TELLING = {
@@ -77,7 +77,7 @@ def test_tfidf_gives_sets() -> None:
     train, val = several_messages(0, 200), several_messages(1, 80)
     rival = tfidf(*train, *val, LABELS, seed=0, multi=True)
     texts, sets = several_messages(2, 200)
-    wanted, shares = several.hot(sets, LABELS), rival.predict(texts)
+    wanted, shares = multi_hot.of(sets, LABELS), rival.predict(texts)
     given = shares >= rival.thresholds
     assert (wanted == given).all(axis=1).mean() > 0.8
     assert rival.validation_score > 0.8

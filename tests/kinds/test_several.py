@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score, log_loss
 
 from bantam import kinds
 from bantam.errors import BadInput
-from bantam.kinds import classify, several
+from bantam.kinds import classify, multi_hot, several
 
 NAMES = st.text(st.characters(exclude_characters="|", exclude_categories=["Cs"]), min_size=1)
 LABELS = ["red", "green", "blue", "red wine"]
@@ -31,7 +31,7 @@ def test_a_set_is_one_text_whatever_its_order(labels: list[str]) -> None:
 
 @given(st.lists(st.sets(st.sampled_from(LABELS)), max_size=6))
 def test_hot_rows(sets: list[set[str]]) -> None:
-    found = several.hot([several.joined(one) for one in sets], LABELS)
+    found = multi_hot.of([several.joined(one) for one in sets], LABELS)
     assert found.shape == (len(sets), 4)
     assert [{LABELS[n] for n in np.flatnonzero(row)} for row in found] == sets
 
@@ -109,10 +109,10 @@ ROWS = st.integers(1, 40).flatmap(
 @given(ROWS)
 def test_no_threshold_would_have_been_better(rows: tuple[np.ndarray, np.ndarray]) -> None:
     shares, wanted = rows
-    found = several.thresholds(shares, wanted)
+    found = multi_hot.thresholds(shares, wanted)
     assert ((found >= 0) & (found <= 1)).all()
     for n in range(2):
-        if wanted[:, n].sum() < several.FEWEST_FOR_THRESHOLD:
+        if wanted[:, n].sum() < multi_hot.FEWEST_FOR_THRESHOLD:
             assert found[n] == 0.5
             continue
         best = max(
@@ -128,10 +128,10 @@ def test_scores_are_those_of_scikit_learn(rows: tuple[np.ndarray, np.ndarray]) -
     shares, wanted = rows
     given = shares >= 0.5
     wanted_f1 = f1_score(wanted, given, average="micro", zero_division=1)
-    assert several.micro_f1(given, wanted) == pytest.approx(wanted_f1)
+    assert multi_hot.micro_f1(given, wanted) == pytest.approx(wanted_f1)
     inner = np.clip(shares, 0.05, 0.95)
     plain = [log_loss(wanted[:, n], inner[:, n], labels=[False, True]) for n in range(2)]
-    assert several.log_loss(inner, wanted).mean() == pytest.approx(sum(plain))
+    assert multi_hot.log_loss(inner, wanted).mean() == pytest.approx(sum(plain))
 
 
 TASK = replace(classify.task("t", "", LABELS, multi=True), thresholds=(0.0, 0.25, 0.5, 1.0))

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from bantam.answer import Answer, Written
 from bantam.engine import Sampling
 from bantam.kinds import classify, schema
 from bantam.kinds import texts as writing
-from bantam.model import Answer, Model, Written
+from bantam.model import Model
 from bantam.serve import reply
 from bantam.serve.ask import (
     Ask,

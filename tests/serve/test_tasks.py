@@ -13,9 +13,10 @@ import httpx
 import jsonschema
 import pytest
 
+from bantam.answer import Answer
 from bantam.kinds import classify
 from bantam.kinds import texts as writing
-from bantam.model import Answer, Model
+from bantam.model import Model
 from bantam.serve import duplex, task_forms, tasks
 from bantam.serve import lines as lines_
 from bantam.serve.app import app

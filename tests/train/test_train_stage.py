@@ -16,7 +16,7 @@ import multi_job
 import tiny_job
 from bantam.formats import gguf
 from bantam.formats.tokenizer import Tokenizer
-from bantam.kinds import classify, several
+from bantam.kinds import classify, multi_hot
 from bantam.nets import load
 from bantam.train import device, loop, stage, state, validation
 from bantam.train.objective import answer_loss
@@ -113,7 +113,7 @@ def test_validation_of_several_labels(tiny_model: Path) -> None:
     judged = validation.Labels(task, tokenizer, rows)
     decoder = load.load(tiny_model)
     shares = judged.shares(decoder)
-    wanted = several.hot([output for _, output in rows], task.labels)
+    wanted = multi_hot.of([output for _, output in rows], task.labels)
     score, loss = judged(decoder)
     assert score == pytest.approx(f1_score(wanted, shares >= 0.5, average="micro"))
     plain = [log_loss(wanted[:, n], shares[:, n]) for n in range(3)]

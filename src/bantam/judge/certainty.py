@@ -15,9 +15,10 @@ from scipy.special import expit
 
 from bantam import crowd as crowds
 from bantam import kinds
+from bantam.answer import Written
 from bantam.judge.written import CONTEXT, Split, answered, shared
 from bantam.kinds import Row, sure, texts
-from bantam.model import Model, Written
+from bantam.model import Model
 from bantam.progress import Advance
 
 FEWEST = 20  # validation rows

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bantam import kinds
+from bantam.answer import Answer, Written
 from bantam.judge import described, language
 from bantam.kinds import Row, declarations, schema, texts
-from bantam.model import Answer, Written
 from bantam.sources.door import Unreached
 from bantam.sources.endpoint import Line
 

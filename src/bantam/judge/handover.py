@@ -20,13 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bantam import crowd as crowds
 from bantam import kinds, runs
+from bantam.answer import Answer, Written
 from bantam.judge import elsewhere, larger, statistics
 from bantam.judge.judge import Advance, quantiles
 from bantam.judge.measure import Measure
 from bantam.judge.metrics import POINTS
 from bantam.judge.written import CONTEXT, answered, drawn, latencies, shared, split_of
 from bantam.kinds import Row
-from bantam.model import Answer, Model, Written
+from bantam.model import Model
 from bantam.sources.endpoint import Line
 
 VAL_ROWS = 300  # that both answer to pick the threshold by

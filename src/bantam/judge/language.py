@@ -18,7 +18,7 @@ from bantam import kinds
 from bantam.judge import chat_form
 from bantam.judge.crowd import Ask, Crowd
 from bantam.judge.metrics import best_thresholds, log_loss
-from bantam.kinds import classify, several
+from bantam.kinds import classify, multi_hot, several
 from bantam.model import Model
 from bantam.recipe import HOLE
 
@@ -109,10 +109,10 @@ def _best(
     for prior in (None, plain.mean(axis=0)):
         shares = plain if prior is None else _calibrated(plain, prior)
         if task.multi:
-            wanted, shares = several.hot(labels, task.labels[:-1]), shares[:, :-1]
+            wanted, shares = multi_hot.of(labels, task.labels[:-1]), shares[:, :-1]
             thresholds, score = best_thresholds(shares, wanted)
             asked = Asked(name, task, prior, score, thresholds)
-            tried.append(((score, several.micro_f1(shares >= thresholds, wanted)), asked))
+            tried.append(((score, multi_hot.micro_f1(shares >= thresholds, wanted)), asked))
         else:
             expected = np.array([task.labels.index(label) for label in labels])
             score = float((shares.argmax(axis=1) == expected).mean())

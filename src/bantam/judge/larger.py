@@ -8,10 +8,11 @@ calibrated.
 from collections.abc import Sequence
 
 from bantam import kinds
+from bantam.answer import Answer, Written
 from bantam.errors import BadInput
 from bantam.judge import described, language
 from bantam.kinds import Row
-from bantam.model import Answer, Model, Written
+from bantam.model import Model
 
 END = ("\n\n",)  # of a text that is only prompted for
 

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from bantam.engine import cores
 from bantam.errors import BadInput
 from bantam.judge.metrics import best_thresholds, log_loss
-from bantam.kinds import several
+from bantam.kinds import multi_hot
 
 # These keep the memory and the minutes of TF-IDF bounded.
 MOST_ROWS = 50_000  # training rows
@@ -69,7 +69,7 @@ def majority(
     labels a text, with their commonest set."""
     seen = [*train_labels, *val_labels]
     if multi:
-        shares = several.hot(seen, labels).mean(axis=0)
+        shares = multi_hot.of(seen, labels).mean(axis=0)
         commonest = min(set(seen), key=lambda one: (-seen.count(one), one))
     else:
         shares = np.array([seen.count(label) for label in labels]) / len(seen)
@@ -80,7 +80,7 @@ def majority(
         validation_score=float(np.mean([label == commonest for label in val_labels])),
         predict=lambda texts: np.tile(shares, (len(texts), 1)),
         bytes=4 * len(labels),
-        thresholds=np.where(several.hot([commonest], labels)[0], 0.0, np.inf) if multi else None,
+        thresholds=np.where(multi_hot.of([commonest], labels)[0], 0.0, np.inf) if multi else None,
     )
 
 
@@ -217,7 +217,7 @@ def _numbers(
     if not val_labels:
         raise BadInput("there are no validation rows", "give more examples")
     if multi:
-        return several.hot(train_labels, labels), several.hot(val_labels, labels)
+        return multi_hot.of(train_labels, labels), multi_hot.of(val_labels, labels)
     place = {label: index for index, label in enumerate(labels)}
     return (
         np.array([place[label] for label in train_labels]),
@@ -290,7 +290,7 @@ def _try(
     probabilities = _probabilities(_regression(x, y, shares, strength), x_val, width)
     if y.ndim == 2:
         thresholds, accuracy = best_thresholds(probabilities, y_val)
-        loss = float(several.log_loss(probabilities, y_val).mean())
+        loss = float(multi_hot.log_loss(probabilities, y_val).mean())
         return _Trial(strength, loss, accuracy, thresholds)
     accuracy = float(np.mean(probabilities.argmax(axis=1) == y_val))
     return _Trial(strength, log_loss(y_val, probabilities), accuracy, None)

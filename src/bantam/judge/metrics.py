@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bantam.errors import BadInput
-from bantam.kinds import several
+from bantam.kinds import multi_hot, several
 
 BINS = 15
 FEWEST_SURE = 20  # answers: the share of fewer that are right is mostly luck
@@ -77,7 +77,7 @@ def label_sets(
     Raises BadInput for no rows, or an expected label that is not one of `labels`.
     """
     _check(expected, {label for one in set(expected) for label in several.parted(one)}, labels)
-    wanted, given = several.hot(expected, labels), several.hot(answers, labels)
+    wanted, given = multi_hot.of(expected, labels), multi_hot.of(answers, labels)
     support = wanted.sum(axis=0)
     per_class = _per_class((wanted & given).sum(axis=0), given.sum(axis=0), support, labels)
     if probabilities is not None and not np.isfinite(probabilities).all():
@@ -88,11 +88,11 @@ def label_sets(
     return {
         "accuracy": float((wanted == given).all(axis=1).mean()),
         "macro_f1": _macro_f1(per_class),
-        "micro_f1": several.micro_f1(given, wanted),
+        "micro_f1": multi_hot.micro_f1(given, wanted),
         "ece": None if bins is None else expected_error(bins),
         "log_loss": None
         if probabilities is None
-        else float(several.log_loss(probabilities, wanted).mean()),
+        else float(multi_hot.log_loss(probabilities, wanted).mean()),
         "per_class": per_class,
         "confusion": [],
         "reliability": bins,
@@ -107,7 +107,7 @@ def best_thresholds(
     Each label's best for F1, as our own model has them, or a half for all, if that gives more whole
     sets: these are what the verdict counts, and a rival that knows little gets few of them by F1.
     """
-    ways = several.thresholds(shares, wanted), np.full(shares.shape[1], several.EVEN)
+    ways = multi_hot.thresholds(shares, wanted), np.full(shares.shape[1], several.EVEN)
     rights = [float(((shares >= way) == wanted).all(axis=1).mean()) for way in ways]
     best = int(np.argmax(rights))
     return ways[best], rights[best]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bantam import crowd as crowds
 from bantam import kinds, recipe, runs
+from bantam.answer import Written
 from bantam.judge import lead, nearest, patterns, prompted, tagger
 from bantam.judge.judge import Advance, places, quantiles
 from bantam.judge.measure import Measure, measure, references
@@ -27,7 +28,7 @@ from bantam.judge.metrics import expected_error, reliability
 from bantam.judge.plain import Plain
 from bantam.judge.verdict import OURS, verdict
 from bantam.kinds import Row, schema, texts
-from bantam.model import Model, TooLong, Written
+from bantam.model import Model, TooLong
 
 CONTEXT = 2048  # tokens
 PIECE = 4  # rows that a process takes at a time

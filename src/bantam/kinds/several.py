@@ -1,14 +1,9 @@
-"""Several labels a text: sets of labels as text, which labels a row of probabilities means, and
-the thresholds that decide it."""
+"""Several labels a text, as text: sets of labels that are equal when their texts are."""
 
-from collections.abc import Iterable, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable
 
 SEPARATOR = "|"  # between the labels of a set
-FEWEST_FOR_THRESHOLD = 5  # rows with the label
-EVEN = 0.5  # the threshold where too few rows could tell a better one
+EVEN = 0.5  # the threshold of a label of which nothing better is known
 
 
 def joined(labels: Iterable[str]) -> str:
@@ -19,49 +14,3 @@ def joined(labels: Iterable[str]) -> str:
 def parted(text: str) -> list[str]:
     """The labels of a set that `joined` wrote."""
     return text.split(SEPARATOR) if text else []
-
-
-def hot(sets: Iterable[str], labels: Sequence[str]) -> NDArray[np.bool_]:
-    """Whether each set holds each label, [rows, labels]. KeyError: another label."""
-    place = {label: number for number, label in enumerate(labels)}
-    rows = [[place[label] for label in parted(one)] for one in sets]
-    found = np.zeros((len(rows), len(labels)), dtype=bool)
-    for row, held in zip(found, rows, strict=True):
-        row[held] = True
-    return found
-
-
-def thresholds(shares: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """From which probability on each label is best given, by its F1 on these rows, [labels].
-
-    Both are [rows, labels]. A threshold lies half way between two probabilities; of equally good
-    ones the nearest to a half is taken.
-    """
-    return np.array([_threshold(shares[:, n], wanted[:, n]) for n in range(shares.shape[1])])
-
-
-def _threshold(shares: NDArray[np.float64], wanted: NDArray[np.bool_]) -> float:
-    if wanted.sum() < FEWEST_FOR_THRESHOLD:
-        return EVEN
-    order = np.argsort(-shares)
-    sure, right = shares[order], np.cumsum(wanted[order])
-    below = np.append(sure[1:], -1.0)
-    given = np.arange(1, len(sure) + 1)
-    # A cut between equal probabilities is none.
-    f1 = np.where(sure > below, 2 * right / (given + wanted.sum()), -1.0)
-    cuts = (sure + np.maximum(below, 0.0)) / 2
-    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
-    return float(cuts[best[np.abs(cuts[best] - EVEN).argmin()]])
-
-
-def log_loss(shares: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The summed binary cross-entropy of each row's labels in nats, [rows]."""
-    chosen = np.where(wanted, shares, 1 - shares)
-    worst: NDArray[np.float64] = -np.log(np.maximum(chosen, 1e-12)).sum(axis=1)
-    return worst
-
-
-def micro_f1(given: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> float:
-    """F1 over all labels of all rows together; 1 where there is no label to give and none given."""
-    either = int(given.sum() + wanted.sum())
-    return 2 * int((given & wanted).sum()) / either if either else 1.0

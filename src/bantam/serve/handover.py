@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from fastapi import Request
 from prometheus_client import Counter
 
+from bantam.answer import Answer, Written
 from bantam.errors import BadInput, BantamError
 from bantam.kinds import Row, Task
-from bantam.model import Answer, Written
 from bantam.serve import keys
 from bantam.serve.ask import Refusal
 from bantam.serve.lent import Book

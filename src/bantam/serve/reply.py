@@ -16,12 +16,13 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from bantam.answer import Answer, Written
 from bantam.engine import Done, Sampling
 from bantam.errors import BadInput, JobFailed
-from bantam.kinds import Row, Task, closing, constrain, declarations, grammar, schema, texts
-from bantam.model import Answer, Model, TooLong, Written
+from bantam.kinds import Row, Task, closing, declarations, grammar, schema, texts
+from bantam.model import Model, TooLong
 from bantam.serve import calls, metrics
 from bantam.serve import prompt as prompting
 from bantam.serve.ask import (
@@ -39,6 +40,9 @@ from bantam.serve.handover import Handover, instead
 from bantam.serve.lent import Lent
 from bantam.serve.shelf import Shelf
 from bantam.serve.watched import given_up
+
+if TYPE_CHECKING:
+    from bantam.kinds.constrain import Decoded
 
 T = TypeVar("T")
 Tell = Callable[[bytes], None]
@@ -192,7 +196,7 @@ async def _held(
     lent: Lent, prompt: Prompt, schema_text: str, sampling: Sampling, index: int
 ) -> AsyncGenerator[Event, None]:
     """A reply that follows a schema, also when its tokens are used up: then it is closed."""
-    done: constrain.Decoded | None = None
+    done: Decoded | None = None
     read = codecs.getincrementaldecoder("utf-8")("replace")
     steps = _writing(lent, prompt, schema_text, sampling)
     async with aclosing(steps):
@@ -208,12 +212,14 @@ async def _held(
 
 def _writing(
     lent: Lent, prompt: Prompt, schema_text: str, sampling: Sampling
-) -> AsyncGenerator[bytes | constrain.Decoded, None]:
+) -> AsyncGenerator[bytes | Decoded, None]:
     """JSON by a schema, as it comes, then how it ended."""
     most = min(sampling.max_tokens or prompt.room, prompt.room)
-    draw = constrain.drawing(sampling)
 
-    def work(tell: Tell) -> constrain.Decoded:
+    def work(tell: Tell) -> Decoded:
+        from bantam.kinds import constrain  # brings NumPy, which is long to import
+
+        draw = constrain.drawing(sampling)
         made = _grammar(schema_text)
         try:
             return lent.model.held(prompt.ids, made, most, draw=draw, tell=tell)

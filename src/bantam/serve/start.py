@@ -206,7 +206,7 @@ def _places(models: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _files(told: str) -> tuple[Path, Path | None]:
     """The file of a MODEL, and the adapter's of MODEL+ADAPTER; other paths may hold a + too."""
-    from bantam.model import find, find_adapter
+    from bantam.model_files import find, find_adapter
 
     splits = [(told[: plus.start()], told[plus.end() :]) for plus in re.finditer(r"\+", told)]
     there = [[bool(one) and Path(one).expanduser().exists() for one in split] for split in splits]

@@ -19,9 +19,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from bantam import kinds
+from bantam.answer import Answer, Written
 from bantam.errors import BadInput
 from bantam.kinds import Row, texts
-from bantam.model import Answer, Model, TooLong, Written, declared
+from bantam.model import Model, TooLong, declared
 from bantam.serve import feedback, handover, metrics, prompt, wire
 from bantam.serve.ask import Refusal
 from bantam.serve.duplex import Duplex, ordered

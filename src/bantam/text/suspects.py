@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bantam.documents.folds import folds
 from bantam.documents.words import WORD
-from bantam.kinds import several
+from bantam.kinds import multi_hot, several
 from bantam.text import clean, confident, near, quick, references
 from bantam.text.mending import NO_LABELS, SHEET
 from bantam.text.split import units
@@ -179,7 +179,7 @@ def _unlikely_sets(rows: pl.DataFrame, seed: int) -> tuple[pl.DataFrame, dict[st
         return rows.clear(), NOT_ASKED
     sets = [several.parted(output) for output in rows["output"]]
     asked = [several.joined(set(one) & set(labels)) for one in sets]
-    given = several.hot(asked, labels)
+    given = multi_hot.of(asked, labels)
     kind = rows["output"].rank("dense").to_numpy().astype(np.int64)
     fold = folds(units(rows), kind, seed)
     shares = quick.sets(rows["input"].to_list(), given, fold, seed)

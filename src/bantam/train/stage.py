@@ -19,7 +19,7 @@ from scipy.special import expit, logit, softmax
 
 from bantam import runs
 from bantam.formats.tokenizer import Tokenizer
-from bantam.kinds import Answer, Example, Row, Task, classify, several, sure, texts
+from bantam.kinds import Answer, Example, Row, Task, classify, multi_hot, sure, texts
 from bantam.nets import load as files
 from bantam.nets.choose import pad, shared_start
 from bantam.nets.decoder import Decoder
@@ -167,7 +167,7 @@ def calibration(task: Task, shares: NDArray[np.float64], expected: NDArray[Any])
     if not task.multi:
         return {"temperature": warmth, "thresholds": []}
     told = np.array(classify.calibrated(shares.tolist(), warmth, multi=True))
-    return {"temperature": warmth, "thresholds": several.thresholds(told, expected).tolist()}
+    return {"temperature": warmth, "thresholds": multi_hot.thresholds(told, expected).tolist()}
 
 
 def sure_above(

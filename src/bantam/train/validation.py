@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from bantam.formats.tokenizer import Tokenizer
-from bantam.kinds import Example, Task, classify, several
+from bantam.kinds import Example, Task, classify, multi_hot, several
 from bantam.nets.choose import choose, pad
 from bantam.nets.decoder import Decoder
 from bantam.train.objective import shared_prompt
@@ -49,7 +49,7 @@ class Labels:
     def __call__(self, decoder: Decoder) -> tuple[float, float]:
         shares = self.shares(decoder)
         if self.tree.multi:
-            self.score = several.micro_f1(shares >= several.EVEN, self.expected)
+            self.score = multi_hot.micro_f1(shares >= several.EVEN, self.expected)
         else:
             right = shares.argmax(axis=1) == self.expected
             self.score = float(np.average(right, weights=self.weights))
@@ -107,14 +107,14 @@ def expected(task: Task, outputs: Sequence[str]) -> NDArray[Any]:
     """The numbers of the labels [rows], or with several labels a text whether each applies
     [rows, labels]."""
     if task.multi:
-        return several.hot(outputs, task.labels)
+        return multi_hot.of(outputs, task.labels)
     return np.array([task.labels.index(label) for label in outputs])
 
 
 def losses(shares: NDArray[np.float64], expected: NDArray[Any]) -> NDArray[np.float64]:
     """The negative log-likelihood of each row in nats, [rows]."""
     if expected.ndim == 2:
-        return several.log_loss(shares, expected)
+        return multi_hot.log_loss(shares, expected)
     chosen = shares[np.arange(len(shares)), expected]
     worst: NDArray[np.float64] = -np.log(np.maximum(chosen, 1e-12))
     return worst
