@@ -66,7 +66,10 @@ class _Seen:
         self._shelf = shelf
 
     def books(self) -> list[Book]:
-        return [book for book in self._shelf.books() if keys.allowed(book.name)]
+        return [self._shelf.book(name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        return [name for name in self._shelf.names() if keys.allowed(name)]
 
     def book(self, name: str) -> Book:
         self._look(name)
@@ -80,7 +83,7 @@ class _Seen:
         return [one for one in self._shelf.state() if keys.allowed(one["name"])]
 
     def _look(self, name: str) -> None:
-        there = [book.name for book in self.books()]
+        there = self.names()
         if name not in there:
             raise Refusal(
                 404,

@@ -31,7 +31,7 @@ class Head:
 
 def found(shelf: Shelf, name: str) -> str:
     """The model's own name: it may be asked for with Ollama's tag. Raises Refusal 404."""
-    names = {book.name for book in shelf.books()}
+    names = shelf.names()
     plain = name.removesuffix(LATEST)
     return shelf.book(name if name in names or plain not in names else plain).name
 
