@@ -32,6 +32,7 @@ class Column:
 
 
 def column(values: pl.Series) -> Column:
+    """What a column seems to hold, from all its cells (texts, null where there is nothing)."""
     present = values.drop_nulls()
     distinct = present.n_unique()
     held = values_of.seen(present)
