@@ -7,7 +7,7 @@ from functools import cache
 import personal
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bantam.documents import redact
@@ -79,6 +79,7 @@ def test_spans_are_in_order_and_apart(text: str) -> None:
 
 
 @given(glued)
+@example("+1 212 736 0000(212) 736-0000a@0.com")  # a number only when the address is gone
 def test_replacing_twice_is_replacing_once(text: str) -> None:
     once = redacted(text, ALL)
     assert redacted(once, ALL) == once

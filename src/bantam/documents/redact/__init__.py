@@ -59,7 +59,7 @@ FOUND: dict[str, pl.DataType] = {
     "examples": pl.List(pl.String()),
 }
 ROUNDS = 10  # in which a text is searched at most
-BEFORE = re.compile(r"[\w=]$|\d\W$|::$")  # what may become something to find by itself
+BEFORE = re.compile(r"[\w=]$|\d\W{1,2}$|::$")  # what may become something to find by itself
 AFTER = re.compile(r"[\w+(-]|[.,:]\d")
 EXAMPLES = 20  # masked ones of each kind that are told
 
@@ -108,7 +108,7 @@ def find(text: str, by: Mapping[str, Find]) -> list[Span]:
 
 
 def _touches(text: str, span: Span) -> bool:
-    before, after = text[max(0, span.start - 2) : span.start], text[span.end : span.end + 2]
+    before, after = text[max(0, span.start - 3) : span.start], text[span.end : span.end + 2]
     return BEFORE.search(before) is not None or AFTER.match(after) is not None
 
 
