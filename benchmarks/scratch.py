@@ -263,9 +263,10 @@ def shortest(go: Callable[[int], Run], target: float) -> int:
 
 
 def reached(run: Run, target: float) -> Run:
-    """The run with the seconds to its first judging at which the loss was met, None if never."""
-    seconds = (seconds for _, seconds, loss in run["curve"] if loss <= target)
-    return run | {"target": target, "reached": next(seconds, None)}
+    """The run with its seconds as a whole, None if it ends above the loss: what it has passed on
+    its way, before its rates have come down, is no model that anybody would keep."""
+    met = final(run) <= target
+    return run | {"target": target, "reached": run["seconds"] if met else None}
 
 
 def final(run: Run) -> float:

@@ -160,9 +160,9 @@ def test_the_shortest_length_is_found_by_halving(scratch: ModuleType, enough: in
     assert len(asked) <= 4
 
 
-def test_the_first_judging_that_meets_the_loss_counts(scratch: ModuleType) -> None:
-    assert scratch.reached(run("bantam", [3.0, 2.0, 2.5]), 2.0)["reached"] == 20.0
-    assert scratch.reached(run("bantam", [3.0, 2.5]), 2.0)["reached"] is None
+def test_a_run_counts_as_a_whole(scratch: ModuleType) -> None:
+    assert scratch.reached(run("bantam", [3.0, 2.0]), 2.0)["reached"] == 21.0
+    assert scratch.reached(run("bantam", [3.0, 2.0, 2.5]), 2.0)["reached"] is None
     assert scratch.final(run("bantam", [3.0, 2.0, 2.5])) == 2.5
 
 

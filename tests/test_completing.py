@@ -96,7 +96,7 @@ def test_once_more_does_nothing(here: Path, verdict: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("verdict")
 def test_transformers_and_the_runtime_go_on_alike(here: Path, tmp_path: Path) -> None:
     """The likeliest continuations of the same texts, from weights as they are. Those of the pack
-    have 8 bits and may decide a near tie otherwise: its proof compares probabilities."""
+    have 8 bits and may decide a near tie otherwise: what may come next is about as likely."""
     texts, most = ("The cat sees the", "Under the", "A small red"), 24
     tokenizer = AutoTokenizer.from_pretrained(here / "run/model")
     theirs = AutoModelForCausalLM.from_pretrained(here / "run/model").eval()
@@ -116,6 +116,14 @@ def test_transformers_and_the_runtime_go_on_alike(here: Path, tmp_path: Path) ->
         for text, ids, more in zip(texts, asked, continued, strict=True):
             assert whole.start + whole.encode([(text, False)]) == ids
             assert whole.runtime.complete(ids, most).text == more
+    pack = next((here / "run/pack").glob("*.gguf"))
+    with Model(pack, threads=1) as packed, torch.no_grad():
+        for ids in asked:
+            shares = theirs(torch.tensor([ids])).logits[0, -1].softmax(-1)
+            told = packed.runtime.likeliest(ids, 5)
+            assert [share for _, share in told] == pytest.approx(
+                shares[[id for id, _ in told]].tolist(), abs=0.02
+            )
 
 
 @pytest.mark.slow

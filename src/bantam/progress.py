@@ -56,7 +56,7 @@ def bar(what: str) -> Iterator[Advance]:
             if not console.is_terminal and time.monotonic() - told > PLAIN_INTERVAL:
                 told = time.monotonic()
                 left = (told - began) * (total - done) / max(1, done - first)
-                pace = f", {write_seconds(round(left))} left" if done > first else ""
+                pace = f" ({write_seconds(round(left))} left)" if done > first else ""
                 say(f"{what}: {done}/{total}{pace} {note}".rstrip())
 
         yield advance

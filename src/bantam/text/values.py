@@ -72,7 +72,7 @@ def calls(frame: pl.DataFrame) -> pl.DataFrame:
 def seen(cells: pl.Series) -> Literal["json", "functions"] | None:
     """What nearly all of these texts hold: JSON objects or lists of them, among these declarations
     of functions, or neither."""
-    if cells.str.contains(r"^[\[{]").sum() <= LEAST_JSON * len(cells):
+    if _share_begun(cells) <= LEAST_JSON:
         return None
     read = [_objects(cell) for cell in cells.head(LOOKED_AT)]
     parsed = [found for found in read if found is not None]
@@ -82,8 +82,15 @@ def seen(cells: pl.Series) -> Literal["json", "functions"] | None:
     return "functions" if declared else "json"
 
 
+def _share_begun(cells: pl.Series) -> float:
+    """The share of cells that begin as JSON does: most columns need no closer look."""
+    return float(cells.str.contains(r"^[\[{]").mean() or 0.0)
+
+
 def broken(cells: pl.Series) -> list[str]:
     """The texts that are no JSON, if more than half hold it, though too few for `seen`."""
+    if _share_begun(cells) <= 0.5:
+        return []
     read = [(cell, _objects(cell)) for cell in cells.head(LOOKED_AT)]
     others = [cell for cell, found in read if found is None]
     most, least = (1 - LEAST_JSON) * len(read), 0.5 * len(read)
