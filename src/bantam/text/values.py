@@ -84,8 +84,8 @@ def seen(cells: pl.Series) -> Literal["json", "functions"] | None:
 
 def _share_begun(cells: pl.Series) -> float:
     """The share of cells that begin as JSON does: most columns need no closer look."""
-    begun: int = cells.str.contains(r"^[\[{]").sum()
-    return begun / max(1, len(cells))
+    begun = cells.filter(cells.str.contains(r"^[\[{]"))
+    return len(begun) / max(1, len(cells))
 
 
 def broken(cells: pl.Series) -> list[str]:
