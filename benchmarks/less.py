@@ -1,21 +1,23 @@
 """Less is more: a model of raw documents against one of what `bantam text` keeps of them.
 
-    python benchmarks/less.py             equal tokens, a half and a quarter of them, three seeds
+    python benchmarks/less.py             equal tokens and a half of them, three seeds
     python benchmarks/less.py --ablate    what each step of the text stages is worth
 
 The documents are the messy ones of benchmarks/corpora.py: package descriptions, mails and manual
 pages in eleven languages, as they lie about. *Raw* is all that the readers make of the files, the
-mails already without headers; *curated* is what the text stages keep for English. Thresholds as
-they come are for prose of the web: of Python's library reference they keep 44 pages of 472. The
+mails already without headers; *curated* is what the text stages keep for English; *scored* is the
+share of that which is most like some pages that somebody showed (`[documents.score]`). Thresholds
+as they come are for prose of the web: of Python's library reference they keep 44 pages of 472. The
 recipe therefore has some (`THRESHOLDS`) under which nine in ten of these pages pass each rule;
-nobody is judged by them. Both models have one shape, one tokenizer (that of the raw documents, so
-that the curated gains nothing by its own), equal tokens and Bantam's own training, but for the
+nobody is judged by them. All models have one shape, one tokenizer (that of the raw documents, so
+that the others gain nothing by their own), equal tokens and Bantam's own training, but for the
 counts that it would begin with: those read all of a corpus.
 
-Both are judged in bits per byte on prose of Python's manual: clean by its nature, of the wanted
-kind, in neither corpus, and chosen by none of the rules that chose the curated. Beside it stands
-`kept`: documents that the text stages keep and that are held out of both (their near copies too).
-These are the curated model's own kind, so it should be better there.
+All are judged in bits per byte on prose of Python's manual: clean by its nature, of the wanted
+kind, in no corpus, and chosen by none of the rules that chose the curated. The score has seen
+other pages of that manual, the beginnings of a half of them: what somebody who wants such texts
+can show. Beside it stands `kept`: documents that the text stages keep and that are held out of all
+(their near copies too). These are the curated model's own kind, so it should be better there.
 
 A schedule ends at its last step, so a half of the tokens is a run of its own. What is finished
 stands in runs/bench-less/runs.jsonl.
@@ -23,6 +25,7 @@ stands in runs/bench-less/runs.jsonl.
 
 import argparse
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import polars as pl
@@ -35,9 +38,11 @@ from bantam.documents.walk import Source
 from scratch import OURS, SCRIPT, UNCOUNTED, final
 
 FOLDER = Path("runs") / "bench-less"
+GOOD = FOLDER / "good"
 SOURCES = ("descriptions", "mails", "manuals")
-RAW, CURATED, WITHOUT = "raw", "curated", "without "
-SHARES = (1.0, 0.5, 0.25)  # of the raw model's tokens
+RAW, CURATED, SCORED, WITHOUT = "raw", "curated", "scored", "without "
+KEPT = 0.3  # of what is curated, by the score
+SHARES = (1.0, 0.5)  # of the raw model's tokens
 STEPS = {  # each step, and what switches it off
     "markup": "markup = false",
     "languages": "languages = []",
@@ -70,7 +75,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1 << 20, help="that the raw model learns")
     asked = parser.parse_args()
     names = [WITHOUT + step for step in asked.steps] if asked.ablate else []
-    prepare([RAW, CURATED, *names])
+    prepare([RAW, CURATED, *(names or [SCORED])])
     size = {"size": asked.size, "threads": asked.threads, "tokens": asked.tokens}
     if asked.ablate:
         print(ablation_table(list(ablated(names, asked.seeds, size))))
@@ -87,10 +92,10 @@ def made(corpus: str, asked: Run) -> Run:
 def compared(seeds: Sequence[int], size: Run) -> Iterator[Run]:
     for seed in seeds:
         yield made(RAW, size | {"seed": seed}) | {"corpus": RAW, "share": 1.0}
-        for share in SHARES:
+        for corpus, share in product((CURATED, SCORED), SHARES):
             tokens = round(share * size["tokens"])
-            run = made(CURATED, size | {"seed": seed, "tokens": tokens})
-            yield run | {"corpus": CURATED, "share": share}
+            run = made(corpus, size | {"seed": seed, "tokens": tokens})
+            yield run | {"corpus": corpus, "share": share}
 
 
 def ablated(names: Sequence[str], seeds: Sequence[int], size: Run) -> Iterator[Run]:
@@ -104,7 +109,9 @@ def ablated(names: Sequence[str], seeds: Sequence[int], size: Run) -> Iterator[R
 
 def prepare(names: Sequence[str]) -> None:
     """A folder for each corpus, with what it learns and what all are judged by."""
-    folder, clean = corpora.messy()
+    folder, pages = corpora.messy()
+    clean = pages.filter(~shown(pages))
+    show(pages.filter(shown(pages)))
     held: pl.DataFrame | None = None
     for name in names:
         if not (FOLDER / name / "train.parquet").exists():
@@ -113,6 +120,18 @@ def prepare(names: Sequence[str]) -> None:
     for name in names:  # all with the tokenizer of the raw documents
         other = {} if name == RAW else {"tokenizer": str(FOLDER / RAW)}
         prepared(SCRIPT, FOLDER / name, other)
+
+
+def shown(pages: pl.DataFrame) -> pl.Series:
+    """Which pages the score may see: a half, by their names."""
+    return pl.Series([corpora.place(path) % 2 == 0 for path in pages["path"]])
+
+
+def show(pages: pl.DataFrame) -> None:
+    """Files of what the score is told is good."""
+    GOOD.mkdir(parents=True, exist_ok=True)
+    for name, text in pages.select("id", "text").iter_rows():
+        (GOOD / f"{name}.txt").write_text(text, "utf-8")
 
 
 def write(name: str, frame: pl.DataFrame, clean: pl.DataFrame, held: pl.DataFrame) -> None:
@@ -131,8 +150,8 @@ def corpus_of(name: str, folder: Path) -> pl.DataFrame:
     """`id`, `source` and `text` of all documents of a corpus."""
     if name == RAW:
         return pl.concat(read([Source(s, folder / s) for s in SOURCES], []))
-    step = name.removeprefix(WITHOUT) if name != CURATED else None
-    kept, dropped = curated(folder, step)
+    step = name.removeprefix(WITHOUT) if name.startswith(WITHOUT) else None
+    kept, dropped = curated(folder, step, scored=name == SCORED)
     if step == "duplicates":
         copies = dropped.filter(pl.col("reason").is_in(COPIES) & pl.col("line").is_null())
         kept = pl.concat(
@@ -157,17 +176,19 @@ def held_out(folder: Path) -> pl.DataFrame:
     ).unique("id", maintain_order=True)
 
 
-def curated(folder: Path, without: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def curated(
+    folder: Path, without: str | None, scored: bool = False
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What the text stages keep and what they drop; what is found on the way stays for the next."""
     recipe = folder / "recipe.toml"
-    recipe.write_text(recipe_of(without), "utf-8")
+    recipe.write_text(recipe_of(without, scored), "utf-8")
     run = FOLDER / "curation"
     curation.text(recipe, run)
     kept = pl.concat(pl.read_parquet(path) for path in sorted(run.glob("text/documents-*.parquet")))
     return kept, pl.read_parquet(run / "text" / "dropped.parquet")
 
 
-def recipe_of(without: str | None) -> str:
+def recipe_of(without: str | None, scored: bool = False) -> str:
     lines = ["[task]", 'name = "less"', 'kind = "complete"', "", "[documents]"]
     if without != "languages":
         lines.append('languages = ["en"]')
@@ -178,6 +199,9 @@ def recipe_of(without: str | None) -> str:
     for rule, keys in THRESHOLDS.items():
         if without not in (rule, "own thresholds"):
             lines += ["", f"[documents.{rule}]", *keys]
+    if scored:
+        good = f'good = ["{GOOD.resolve()}/"]'
+        lines += ["", "[documents.score]", good, f"keep = {KEPT}"]
     return "\n".join(lines) + "\n"
 
 
@@ -203,16 +227,17 @@ def table(runs: Sequence[Run]) -> str:
                 f"{good} of {len(own)}" if corpus != RAW else "",
             ]
         )
-    crossed = [share for run in whole(runs) if (share := crossing(run, final(raw[run["seed"]])))]
+    return f"{markdown(header, rows)}\n\n{met(runs, raw, CURATED)}\n{met(runs, raw, SCORED)}"
+
+
+def met(runs: Sequence[Run], raw: dict[int, Run], corpus: str) -> str:
+    """A sentence about when the runs with all tokens have the raw ones' final loss."""
+    whole = [run for run in runs if (run["corpus"], run["share"]) == (corpus, 1.0)]
+    crossed = [share for run in whole if (share := crossing(run, final(raw[run["seed"]])))]
     told = "never in the whole run"
     if len(crossed) == len(raw):
         told = f"after {spread(crossed)} of its tokens, before its learning rate has come down"
-    return f"{markdown(header, rows)}\n\nThe curated model meets the raw one's final loss {told}."
-
-
-def whole(runs: Sequence[Run]) -> list[Run]:
-    """The curated runs with all tokens."""
-    return [run for run in runs if (run["corpus"], run["share"]) == (CURATED, 1.0)]
+    return f"The {corpus} model meets the raw one's final loss {told}."
 
 
 def crossing(run: Run, loss: float) -> float | None:

@@ -6,11 +6,11 @@
 
 Both tune the recipe's base from equal weights on the recipe's split: the same prompts, batch size,
 rank, number of steps and evaluations, judged by one rule. Each run is a process of its own; the
-sides take turns, so that other work on the machine hits both. Bantam has its own learning rate. The
-rival, Trainer for labels and TRL's SFTTrainer for answers that are written, gets the best of
-`--rates` (by validation, with the first seed) and the quickest of several ways to compute; neither
-search counts as its time, nor do loading and evaluation for either side. Written answers are judged
-by their loss in nats a token: few of them can be met exactly.
+sides take turns, so that other work on the machine hits both. Each side gets the best of `--rates`
+for itself (by validation, with the first seed); the rival, Trainer for labels and TRL's SFTTrainer
+for answers that are written, also the quickest of several ways to compute. No search counts as
+time, nor do loading and evaluation. Written answers are judged by their loss in nats a token: few
+of them can be met exactly.
 
 What is finished stands in runs/bench-tune/runs.jsonl, other jobs have folders of their own in
 there, and is not run again. This module loads no torch: on Linux a child's peak memory counts from
@@ -118,13 +118,17 @@ def compared(
 ) -> Iterator[Run]:
     """Runs of both sides with each number of threads and each seed, side by side."""
     first = {"threads": max(threads), "seed": seeds[0], **size}
-    rate = (
-        best_rate([run_of("peft", first | {"rate": r}) for r in rates]) if rates[1:] else rates[0]
-    )
+    own = {side: swept(side, first, rates) for side in SIDES}
     for number, (count, seed) in enumerate((t, s) for t in threads for s in seeds):
         for side in SIDES[:: -1 if number % 2 else 1]:
-            asked = {"threads": count, "seed": seed, **size}
-            yield run_of(side, asked | ({"rate": rate} if side == "peft" else {}))
+            yield run_of(side, {"threads": count, "seed": seed, **size, "rate": own[side]})
+
+
+def swept(side: str, asked: Run, rates: Sequence[float]) -> float:
+    """The best of the learning rates for a side; one alone is not tried."""
+    if len(rates) == 1:
+        return rates[0]
+    return best_rate([run_of(side, asked | {"rate": rate}) for rate in rates])
 
 
 def ablated(threads: Sequence[int], seeds: Sequence[int], size: Run) -> Iterator[Run]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import polars as pl
 import pytest
 
 from bantam import recipe_documents
@@ -223,14 +224,20 @@ def test_less_is_told_seed_by_seed(less: ModuleType) -> None:
         runs.append(run("bantam", [3.0, 2.0], seed=seed, corpus="raw", share=1.0))
         runs.append(run("bantam", [2.5, 1.5], seed=seed, corpus="curated", share=1.0))
         runs.append(run("bantam", [1.9 + 0.2 * seed], seed=seed, corpus="curated", share=0.5))
+        runs.append(run("bantam", [2.5, 2.1], seed=seed, corpus="scored", share=1.0))
     told = less.table(runs)
     table, _, sentence = told.rpartition("\n\n")
     rows = cells(table)
-    assert [row[0] for row in rows[2:]] == ["raw", "curated", "curated"]
-    assert [row[-1] for row in rows[2:]] == ["", "2 of 2", "1 of 2"]
-    assert "after 0.75 (0.75 to 0.75) of its tokens" in sentence
+    assert [row[0] for row in rows[2:]] == ["raw", "curated", "curated", "scored"]
+    assert [row[-1] for row in rows[2:]] == ["", "2 of 2", "1 of 2", "0 of 2"]
+    assert "curated model meets the raw one's final loss after 0.75 (0.75 to 0.75)" in sentence
+    assert "scored model meets the raw one's final loss never" in sentence
     without = [run("bantam", [1.7], seed=s, corpus="without c4", kept=2.5) for s in (0, 1)]
-    rows = cells(less.ablation_table([r for r in runs if r["share"] == 1.0] + without))
+    rows = cells(
+        less.ablation_table(
+            [r for r in runs if r["share"] == 1.0 and r["corpus"] != "scored"] + without
+        )
+    )
     assert [row[2].split()[0] for row in rows[2:]] == ["+0.500", "+0.000", "+0.200"]
     assert rows[4][4].startswith("+0.500")
 
@@ -255,6 +262,22 @@ def test_each_step_has_a_recipe_without_it(
     assert made.repetition.max_5_grams == (
         None if step == "repetition" else 0.15 if as_it_comes else 0.26
     )
+    assert made.score is None
+
+
+def test_a_score_is_learned_from_the_pages_that_are_not_judged(
+    less: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(less, "GOOD", tmp_path / "good")
+    pages = pl.DataFrame({"path": list("abcdefgh"), "id": list("12345678"), "text": ["…"] * 8})
+    shown = less.shown(pages)
+    assert 0 < shown.sum() < 8
+    less.show(pages.filter(shown))
+    (tmp_path / "recipe.toml").write_text(less.recipe_of(None, scored=True), "utf-8")
+    made = recipe_documents.load(tmp_path / "recipe.toml").documents
+    assert made.score is not None and made.score.keep == less.KEPT
+    (good,) = made.score.good
+    assert {file.stem for file in Path(good).glob("*.txt")} == set(pages.filter(shown)["id"])
 
 
 NOUNS = "water house garden river story letter morning winter animal window village mountain"

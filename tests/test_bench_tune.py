@@ -132,20 +132,21 @@ def test_a_finished_run_is_not_made_again(
     monkeypatch.setattr(tune, "child", child)
     arguments = ([1, 2], [0, 1], [1e-4, 3e-4], {"steps": 10, "rows": None})
     made = list(tune.compared(*arguments))
-    # Two trials, a sweep of two, ours four times, the rival's four but for one that was swept.
+    # Two trials; of each side a sweep of two, and four runs but for one that was swept.
     assert [asked["side"] for asked in asked_of_children].count("trial") == 2
-    assert len(asked_of_children) == 2 + 2 + 4 + 3
-    assert all(r["rate"] == 3e-4 and r["way"] == "quick" for r in made if r["side"] == "peft")
+    assert len(asked_of_children) == 2 + 2 * (2 + 3)
+    assert all(r["rate"] == 3e-4 for r in made)
+    assert all(r["way"] == "quick" for r in made if r["side"] == "peft")
     assert [r["side"] for r in made] == ["bantam", "peft", "peft", "bantam"] * 2
 
     assert list(tune.compared(*arguments)) == made
-    assert len(asked_of_children) == 11
+    assert len(asked_of_children) == 12
     lines = (tmp_path / "runs.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "runs.jsonl").write_text("".join(lines[:-1]))
     assert list(tune.compared(*arguments)) == made
-    assert asked_of_children[11:] == [{k: json.loads(lines[-1])[k] for k in asked_of_children[-1]}]
+    assert asked_of_children[12:] == [{k: json.loads(lines[-1])[k] for k in asked_of_children[-1]}]
     list(tune.compared([1], [0], [1e-4, 3e-4], {"steps": 11, "rows": None}))
-    assert len(asked_of_children) == 12 + 3
+    assert len(asked_of_children) == 13 + 4
 
 
 def written(side: str, losses: list[float], exact: float, **change: Any) -> dict[str, Any]:
@@ -233,7 +234,7 @@ def test_each_job_has_a_log_of_its_own(
     asked = {"threads": 1, "seed": 0, "steps": steps, "rows": None, **named}
     assert asked_of_children == [
         {"side": "data", "threads": 1, **named},
-        {"side": "bantam", **asked},
+        {"side": "bantam", **asked, "rate": 1e-3},
         {"side": "trial", "threads": 1, **named},
         {"side": "peft", **asked, "rate": 1e-3, "way": "quick"},
     ]
