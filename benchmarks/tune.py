@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="by the job if not said")
-    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 7e-4, 1.5e-3])
+    parser.add_argument("--rates", type=float, nargs="+", default=[7e-4, 1.5e-3, 3e-3, 6e-3])
     parser.add_argument("--rows", type=int, help="of each split at most: for a quick look")
     parser.add_argument("--ablate", action="store_true", help="leave out our measures in turn")
     wanted = parser.parse_args()

@@ -126,7 +126,7 @@ def plan_of(asked: Run) -> Plan:
         threads=asked["threads"],
         steps=steps,
         batch_size=BATCH,
-        learning_rate=asked.get("rate", budget.LEARNING_RATES["lora"]),
+        learning_rate=asked.get("rate", budget.LORA_RATE),
         warmup_steps=max(1, round(0.06 * steps)),
         evaluate_every=ceil(steps / bench(asked).evaluations),
         seed=asked.get("seed", 0),

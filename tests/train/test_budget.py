@@ -211,7 +211,16 @@ def test_the_quickest_way_is_taken(
     monkeypatch.setattr(budget, "cores", lambda: 2)
     made = plan(decoder, splits, settings(steps=5, method="auto", threads=None))
     assert (made.method, made.threads) == (method, threads)
-    assert made.learning_rate == budget.LEARNING_RATES[method]
+    assert made.learning_rate == budget.learning_rate(method, decoder.config.width)
+
+
+def test_wider_bases_learn_at_a_lower_rate() -> None:
+    # 2,048 numbers a token (a Llama of 1B): what "LoRA Without Regret" says of it, less than 1e-3.
+    rates = [budget.learning_rate("lora", width) for width in (64, 576, 640, 2048)]
+    assert rates[:2] == [2e-3, 2e-3]
+    assert 1.8e-3 < rates[2] < 1.9e-3
+    assert 7e-4 < rates[3] < 8e-4
+    assert budget.learning_rate("full", 64) == budget.learning_rate("full", 2048) == 7e-5
 
 
 def test_full_tuning_that_finds_no_memory_leaves_lora(

@@ -19,7 +19,10 @@ from bantam.train.objective import shared_prompt
 from bantam.train.order import batches, parts
 from bantam.train.plan import Plan
 
-LEARNING_RATES = {"lora": 7e-4, "full": 7e-5}  # for batches of 32
+# For batches of 32. LoRA's is that of bases of 576 numbers a token (SmolLM2-135M: docs/LOG.md);
+# wider ones want less, by the law that Schulman et al. 2025 ("LoRA Without Regret") fitted.
+LORA_RATE, LORA_WIDTH, NARROWER = 2e-3, 576, 0.781
+FULL_RATE = 7e-5
 EVALUATIONS = 3  # in a run: each costs as much as a few percent of a pass
 MOST_PASSES = 8  # over the examples: more only overfits
 # Of the budget: checkpoints, and steps that take longer than the trial's. On a laptop that warms up
@@ -58,13 +61,14 @@ def plan(
     began = time.perf_counter()
     decoder = base()
     where = decoder.lm_head.weight.device
+    method = "full" if settings.method == "full" else "lora"
     first = Plan(
-        method="full" if settings.method == "full" else "lora",
+        method=method,
         precision=device.pick_precision(where),
         threads=settings.threads or 1,
         steps=1,
         batch_size=min(settings.batch_size, len(examples)),
-        learning_rate=1.0,
+        learning_rate=learning_rate(method, decoder.config.width),
         warmup_steps=1,
         evaluate_every=1,
         seed=settings.seed,
@@ -81,7 +85,7 @@ def plan(
         if compare:
             del decoder
             gc.collect()
-            full = replace(best.plan, method="full")
+            full = replace(best.plan, method="full", learning_rate=FULL_RATE)
             bound = best.seconds_a_token
             with suppress(torch.OutOfMemoryError):  # of a graphics card
                 other = _quickest(base(), examples, full, [best.plan.threads], bound)
@@ -94,6 +98,13 @@ def plan(
         )
     spent += time.perf_counter() - began
     return _schedule(best, examples, val, settings, spent, READING if read else 0.0, a_reading)
+
+
+def learning_rate(method: str, width: int) -> float:
+    """What is taken where the recipe says nothing."""
+    if method == "full":
+        return FULL_RATE
+    return LORA_RATE * min(1.0, LORA_WIDTH / width) ** NARROWER
 
 
 def _schedule(
@@ -130,7 +141,7 @@ def _schedule(
     return replace(
         best.plan,
         steps=steps,
-        learning_rate=LEARNING_RATES[best.plan.method] if rate == "auto" else rate,
+        learning_rate=best.plan.learning_rate if rate == "auto" else rate,
         warmup_steps=max(1, round(0.06 * steps)),
         evaluate_every=max(1, math.ceil((steps - reading_steps) / EVALUATIONS)),
         reading_steps=reading_steps,
