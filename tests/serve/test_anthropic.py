@@ -61,6 +61,7 @@ TOOLS: list[Any] = [
     }
     for name in ("praise", "mend")
 ]
+UNIQUE = {"type": "array", "items": {"type": "boolean"}, "maxItems": 2, "uniqueItems": True}
 
 
 class Form(BaseModel):
@@ -200,6 +201,10 @@ def test_tokens_are_counted_as_they_are_used(client: anthropic.Anthropic) -> Non
         usage = client.messages.create(max_tokens=1, **asked).usage
         assert usage.input_tokens + (usage.cache_read_input_tokens or 0) == counted
     assert usage.cache_read_input_tokens
+    asked["system"] = "Be brief."  # nothing is to be kept, so nothing is counted apart
+    for _ in range(2):
+        usage = client.messages.create(max_tokens=1, **asked).usage
+        assert (usage.input_tokens, usage.cache_read_input_tokens) == (counted, 0)
     shorter = client.messages.count_tokens(**asked | {"system": "Be."}).input_tokens
     assert shorter < counted
 
@@ -313,6 +318,41 @@ def test_a_tool_is_called_and_its_result_is_read(client: anthropic.Anthropic) ->
     assert tokens[0] < tokens[1]
 
 
+def test_a_clients_own_loop_of_calls_ends(client: anthropic.Anthropic) -> None:
+    """It asks for a conversation that is kept, and goes on without where none is."""
+    asked = []
+
+    @anthropic.beta_tool
+    def mend(thing: str) -> str:
+        """Mends a thing."""
+        asked.append(thing)
+        return "Done."
+
+    runner = client.beta.messages.tool_runner(
+        **request(tools=[mend], max_tokens=60, max_iterations=2)
+    )
+    assert runner.until_done().content
+    with pytest.raises(anthropic.BadRequestError, match="thread: ") as refused:
+        client.messages.create(**request(extra_body={"thread": {"type": "create"}}))
+    body: Any = refused.value.body
+    assert body["error"]["details"]["error_code"] == "thread_unsupported_request"
+    assert refused.value.request_id == body["request_id"]
+
+
+def test_tools_as_programs_make_them(client: anthropic.Anthropic) -> None:
+    """Names of MCP servers, no description, what only tightens; and text that may be stopped."""
+    name = "mcp__" + "x" * 90
+    properties = {"tags": UNIQUE, "key": {"type": "string", "format": "password"}}
+    shape = {"type": "object", "properties": properties, "propertyNames": {"type": "string"}}
+    tool = {"name": name, "description": None, "input_schema": shape, "cache_control": None}
+    told = client.messages.create(
+        **request(tools=[tool], tool_choice={"type": "any"}, max_tokens=120)
+    )
+    assert {block.name for block in told.content} == {name}  # type: ignore[union-attr]
+    talk = request(tools=[tool], stop_sequences=["e", "a"], max_tokens=60, extra_body=COLD)
+    assert client.messages.create(**talk).stop_reason == "stop_sequence"
+
+
 def test_one_call_where_parallel_ones_are_not_wanted(client: anthropic.Anthropic) -> None:
     choice = {"type": "any", "disable_parallel_tool_use": True}
     for _ in range(4):
@@ -385,12 +425,15 @@ def test_a_task_answers_and_says_how_sure_it_is(
         ({"top_k": -1}, "top_k: "),
         ({"stop_sequences": [""]}, "stop_sequences.0: "),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking: "),
-        ({"mcp_servers": []}, "mcp_servers: Extra inputs are not permitted"),
-        ({"context_management": {}}, "context_management: Extra inputs are not permitted"),
+        ({"mcp_servers": [{"name": "x"}]}, "mcp_servers: "),
+        ({"context_management": {"edits": [{"type": "x"}]}}, "context_management: "),
+        ({"betas": ["x"]}, "betas: Extra inputs are not permitted"),
+        ({"stop_sequences": ["x"], "tools": TOOLS, "tool_choice": {"type": "any"}}, "stop cannot"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0: "),
         ({"tools": [TOOLS[0] | {"defer_loading": True}]}, "tools.0: "),
         ({"tools": [{"name": "x"}]}, "tools.0: "),
         ({"tools": [TOOLS[0] | {"input_schema": {"type": "x"}}]}, "tools"),
+        ({"tools": [TOOLS[0] | {"strict": True, "input_schema": UNIQUE}]}, "uniqueItems"),
         ({"tool_choice": {"type": "any"}}, "tool_choice: "),
         ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "x"}}, "tool_choice.name: "),
         (
@@ -449,6 +492,8 @@ def test_what_changes_no_answer_is_taken(client: anthropic.Anthropic) -> None:
     }
     plain = client.messages.create(**request(extra_body=COLD)).content
     assert client.messages.create(**request(**extra, extra_body=COLD)).content == plain
+    nothing = {"stream": None, "container": None, "mcp_servers": [], "context_management": None}
+    assert client.messages.create(**request(extra_body=COLD | nothing)).content == plain
     adaptive: Any = {"type": "adaptive"}
     assert client.messages.create(**request(thinking=adaptive, extra_body=COLD)).content == plain
 
@@ -572,7 +617,7 @@ def test_any_events_are_the_same_whole_and_in_pieces(parts: list[Any]) -> None:
             made.append(CallBegun(0, number, f"call_{number}", "f"))
             made += [CallPart(0, number, piece) for piece in ('{"a": "', *part[1], '"}')]
             number += 1
-    body = Asked.model_validate(request())
+    body = Asked.model_validate(request(cache_control={"type": "ephemeral"}))
     whole = asyncio.run(ours._message(body, happening([*made, done])))
     snapshot, buffers = None, {}
     for told in sent(body, happening([*made, done])):

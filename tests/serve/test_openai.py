@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -276,9 +277,44 @@ def test_roles_and_parts(client: openai.OpenAI) -> None:
     assert said(client, messages=[developer, *HELLO], user="somebody", store=True) == plain
     assert said(client) != plain
     refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "Never."}]}
-    assert said(client, messages=[*HELLO, refusal, *HELLO]) == said(
-        client, messages=[*HELLO, {"role": "assistant", "content": "Never."}, *HELLO]
-    )
+    never = said(client, messages=[*HELLO, {"role": "assistant", "content": "Never."}, *HELLO])
+    assert said(client, messages=[*HELLO, refusal, *HELLO]) == never
+    stored = {"role": "assistant", "content": None, "refusal": "Never."}  # a reply of the client's
+    assert said(client, messages=[*HELLO, stored, *HELLO]) == never
+
+
+def test_every_reply_has_an_id_of_its_request(client: openai.OpenAI) -> None:
+    ids = {chat(client)._request_id for _ in range(2)}
+    with pytest.raises(openai.NotFoundError) as refused:
+        chat(client, model="nobody")
+    ids.add(refused.value.request_id)
+    assert len(ids) == 3 and all(one and one.startswith("req_") for one in ids)
+
+
+def test_a_reply_is_never_what_was_said_last(client: openai.OpenAI) -> None:
+    last = {"role": "assistant", "content": "It is sharp."}
+    assert said(client, messages=[*HELLO, last])
+
+
+def test_the_integers_of_zod_and_days_that_there_are(client: openai.OpenAI) -> None:
+    most = 2**53 - 1
+    shape = {
+        "type": "object",
+        "properties": {
+            "age": {"type": "integer", "minimum": -most, "maximum": most, "default": 2**63 - 1},
+            "day": {"type": "string", "format": "date"},
+            "at": {"type": "string", "format": "date-time"},
+        },
+        "required": ["age", "day", "at"],
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": shape}}
+    for seed in range(8):
+        text = said(
+            client, response_format=form, temperature=2, seed=seed, max_completion_tokens=90
+        )
+        found = json.loads(text)
+        assert abs(found["age"]) <= most
+        assert date.fromisoformat(found["day"]) and datetime.fromisoformat(found["at"])
 
 
 def test_what_only_openais_own_service_needs_is_taken(client: openai.OpenAI) -> None:
@@ -446,8 +482,8 @@ def test_results_of_calls(client: openai.OpenAI) -> None:
     """A conversation with calls and results goes on, and their contents count."""
     made = chat(client, tools=TOOLS, tool_choice="required", max_completion_tokens=80)
     message = made.choices[0].message
-    texts = set()
-    for result in ("sharp", "broke"):
+    prompts = set()
+    for result in ("sharp", "it broke when it fell"):
         told = chat(
             client,
             tools=TOOLS,
@@ -460,8 +496,8 @@ def test_results_of_calls(client: openai.OpenAI) -> None:
                 ),
             ],
         )
-        texts.add(told.choices[0].message.content)
-    assert len(texts) == 2
+        prompts.add(told.usage.prompt_tokens)
+    assert len(prompts) == 2
 
 
 def test_the_older_words_for_functions(client: openai.OpenAI) -> None:

@@ -15,6 +15,7 @@ from bantam.engine import Sampling
 from bantam.kinds import classify, schema
 from bantam.kinds import texts as writing
 from bantam.model import Model
+from bantam.serve import prompt as prompting
 from bantam.serve import reply
 from bantam.serve.ask import (
     Ask,
@@ -362,6 +363,39 @@ def test_calls_and_results_are_part_of_the_prompt(served: Served[int]) -> None:
         assert counts == sorted(set(counts)), model
 
 
+def test_results_are_those_of_their_calls_in_whatever_order(served: Served[list[int]]) -> None:
+    """Programs send results as they come, and OpenAI's without a name."""
+    calls = tuple(Call(f"call_{to}", "go", json.dumps({"to": to})) for to in ("Berlin", "Rome"))
+    results = [Message("tool", f"in {one.id}", call_id=one.id) for one in calls]
+    asked = (Message("user", "Go to both."), Message("assistant", "", calls))
+
+    async def prompt(shelf: Shelf, model: str, *said: Message) -> list[int]:
+        async with shelf.lent(model) as lent:
+            return prompting.ids(lent.model, ask(model, *said, tools=Tools(TOOLS)))
+
+    for model in ("chat", "hermes", "gentle"):
+        first = served(lambda shelf: prompt(shelf, model, *asked, *results))  # noqa: B023
+        other = served(lambda shelf: prompt(shelf, model, *asked, *results[::-1]))  # noqa: B023
+        named = [replace(result, name="go") for result in results]
+        also = served(lambda shelf: prompt(shelf, model, *asked, *named))  # noqa: B023
+        assert first == other == also
+        swapped = [
+            replace(one, call_id=two.call_id)
+            for one, two in zip(results, results[::-1], strict=True)
+        ]
+        assert served(lambda shelf: prompt(shelf, model, *asked, *swapped)) != first  # noqa: B023
+
+
+def test_a_last_turn_of_the_assistant_is_begun_or_said(served: Served[int]) -> None:
+    said = (Message("user", "Go."), Message("assistant", "I go"))
+
+    async def counted(shelf: Shelf, continues: bool) -> int:
+        return await reply.count(shelf, replace(ask("chat", *said), continues=continues))
+
+    # What was said is a turn of its own, which ends, and the reply another.
+    assert served(lambda shelf: counted(shelf, False)) > served(lambda shelf: counted(shelf, True))
+
+
 def test_a_template_that_knows_no_system_still_gets_it(served: Served[int]) -> None:
     async def counted(shelf: Shelf, *messages: Message | str) -> int:
         return await reply.count(shelf, ask("gentle", *messages))
@@ -503,7 +537,7 @@ def test_a_text_that_is_labelled_is_cut_before_it_is_counted(
         (ask("nobody", "Hello"), "model_not_found"),
         (ask("chat", "Hi", schema=SCHEMA, sampling=Sampling(stop=("x",))), None),
         (ask("calls", "Go."), None),
-        (ask("chat", "Hi", tools=Tools(TOOLS), sampling=Sampling(stop=("x",))), None),
+        (ask("chat", "Hi", tools=Tools(TOOLS, "required"), sampling=Sampling(stop=("x",))), None),
         (ask("chat", "Go.", tools=Tools(TOOLS, "required", "fly")), None),
         (
             ask("chat", "Go.", tools=Tools(({"type": "function", "function": {"name": "a b"}},))),

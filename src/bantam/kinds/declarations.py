@@ -5,16 +5,22 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from bantam.errors import BadInput
-from bantam.kinds.schema import DEEPEST, SECONDS, Schema, check, text
+from bantam.kinds.schema import DEEPEST, OTHERWISE, SECONDS, Schema, check, text
 
 MOST_TOOLS = 128
 LARGEST_TOOLS = 400_000  # characters of all declarations as JSON
 KEPT = 10_000  # characters of what is remembered as sound: much of it would fill the memory
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+# What only tightens a schema and cannot be held to; and patterns that readers take differently, or
+# that look around. Functions that are not said to be strict do without.
+TIGHTENING = {"uniqueItems", "not", "if", "then", "else", "contains", "minContains", "maxContains"}
+TIGHTENING |= {"propertyNames", "dependentRequired", "dependentSchemas"}
+TIGHTENING |= {"unevaluatedItems", "unevaluatedProperties"}
+AROUND = re.compile(r"\(\?<?[=!]")
 # The types of the Berkeley leaderboard's declarations.
 TYPES = {
     "dict": "object",
@@ -35,7 +41,8 @@ def tools(value: object, origin: str) -> list[Schema]:
 
     A bare function is taken too, and the names that the Berkeley leaderboard has for types. Raises
     BadInput for what is no list of functions, for names that are none or stand twice, and for
-    parameters that answers cannot be held to.
+    parameters that answers cannot be held to; unless a function is strict, without what only
+    tightens them.
     """
     if isinstance(value, str):
         try:
@@ -55,10 +62,10 @@ def tools(value: object, origin: str) -> list[Schema]:
         if not NAME.fullmatch(name):
             raise BadInput(
                 f"{origin}: {name!r:.80} is no name for a function",
-                "use up to 64 letters, digits, _ . and -",
+                "use up to 128 letters, digits, _ . and -",
             )
         told = function.get("parameters") or {"type": "object", "properties": {}}
-        parameters = _plain(told)
+        parameters = _plain(told, strict=function.get("strict") is True)
         description = function.get("description")
         described = {"description": description} if isinstance(description, str) else {}
         declared = {"name": name, **described, "parameters": parameters}
@@ -156,29 +163,37 @@ def _line(said: object) -> str:
     return " ".join(str(said).split()).replace("*/", "* /")
 
 
-def _plain(schema: Any, depth: int = 0) -> Any:
+def _plain(schema: Any, depth: int = 0, *, strict: bool) -> Any:
     """A declaration's schema in JSON Schema's own words; `additionalProperties` are closed."""
     if depth > DEEPEST or not isinstance(schema, dict):
         return schema
+    plain = partial(_plain, depth=depth + 1, strict=strict)
     kind = schema.get("type")
     if kind == "any":
         return ANY | {key: schema[key] for key in ("description", "default") if key in schema}
-    found = dict(schema)
+    found = dict(schema) if strict else _loosened(schema)
     if isinstance(kind, str):
         found["type"] = TYPES.get(kind, kind)
-    if isinstance(properties := schema.get("properties"), dict):
-        found["properties"] = {name: _plain(one, depth + 1) for name, one in properties.items()}
-    for key in ("$defs", "definitions"):
-        if isinstance(schema.get(key), dict):
-            found[key] = {name: _plain(one, depth + 1) for name, one in schema[key].items()}
+    for key in ("properties", "$defs", "definitions"):
+        if isinstance(held := found.get(key), dict):
+            found[key] = {name: plain(one) for name, one in held.items()}
     for key in ("items", "additionalProperties"):
-        if isinstance(schema.get(key), dict):
-            found[key] = _plain(schema[key], depth + 1)
-    for key in ("anyOf", "oneOf", "allOf"):
-        if isinstance(schema.get(key), list):
-            found[key] = [_plain(one, depth + 1) for one in schema[key]]
+        if isinstance(found.get(key), dict):
+            found[key] = plain(found[key])
+    for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        if isinstance(found.get(key), list):
+            found[key] = [plain(one) for one in found[key]]
     if found.get("type") == "object" and found.get("properties"):
         found.setdefault("additionalProperties", False)
+    return found
+
+
+def _loosened(schema: Schema) -> Schema:
+    """A part of a schema without what only tightens it and cannot be held to."""
+    found = {key: one for key, one in schema.items() if key not in TIGHTENING}
+    pattern = found.get("pattern")
+    if isinstance(pattern, str) and (AROUND.search(pattern) or OTHERWISE.search(pattern)):
+        del found["pattern"]
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bantam.kinds import least
+from bantam.kinds import least, text_formats
 
 LARGEST_NUMBER = 1e15
 LONGEST = 2_000  # characters of a text that meets a pattern
@@ -138,7 +138,9 @@ def _held(node: Any) -> Any:
         return REF
     if not isinstance(node, dict):
         return node
-    found = dict(node)
+    found = dict(text_formats.held(node))
+    if found.get("propertyNames") in (True, {}, {"type": "string"}):  # as all names are
+        del found["propertyNames"]
     for key in ONE:
         if key in found:
             found[key] = _held(found[key])

@@ -38,6 +38,9 @@ SECONDS = 5.0  # that it may take to find out whether a schema can be followed
 ENUM_ROWS, ENUM_VALUES, ENUM_TIMES = 40, 30, 3
 # Classes of characters that Python counts over all of Unicode and the decoder does not.
 OTHERWISE = re.compile(r"(?<!\\)(?:\\\\)*\\[DSW]|\[\^[^\]]*\\[dsw]")
+# Where a number of any size says no more than one that answers may hold: zod gives each integer
+# the bounds of a double.
+ANY_SIZE = re.compile(r"/((exclusiveM|m)(in|ax)imum|default|examples/\d+)$")
 MEND = (
     "mend the schema there; known are type, enum, const, properties, required, "
     "additionalProperties, items, prefixItems, anyOf, allOf, $ref within the schema, bounds of "
@@ -78,7 +81,8 @@ def sound(schema: object, origin: str) -> Schema:
             )
         _check_ref(schema, node, f"{origin}, {path}")
         _check_part(node, f"{origin}, {path}")
-        if isinstance(node, int | float) and abs(node) > 1e15:
+        large = isinstance(node, int | float) and abs(node) > grammar.LARGEST_NUMBER
+        if large and not ANY_SIZE.search(path):
             raise BadInput(f"{origin}, {path}: {node!r:.40} is too large a number", MEND)
     if len(_encoded(schema, origin)) > LARGEST:
         raise BadInput(f"{origin}: the schema is over 200 kB", "ask for less at a time")

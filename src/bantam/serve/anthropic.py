@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from bantam.serve import handover, reply, wire
-from bantam.serve.anthropic_request import Asked, Counted, ask
+from bantam.serve.anthropic_request import UNTHREADED, Asked, Counted, ask, caches
 from bantam.serve.ask import Begun, CallBegun, CallPart, Ended, Event, Refusal, Text
 from bantam.serve.bodies import Route
 from bantam.serve.lent import Book
@@ -43,7 +43,7 @@ class Block(TypedDict):
 
 
 class Usage(TypedDict):
-    """Tokens; those of the prompt that were known already are counted apart."""
+    """Tokens; those of the prompt that were known already are counted apart if that is asked."""
 
     input_tokens: int
     cache_creation_input_tokens: int
@@ -102,11 +102,10 @@ def wrong(refusal: Refusal) -> dict[str, Any]:
     """The body of an error."""
     usual = "invalid_request_error" if refusal.status < 500 else "api_error"
     kind = ERRORS.get(refusal.status, usual)
-    return {
-        "type": "error",
-        "error": {"type": kind, "message": refusal.message},
-        "request_id": new_id("req_"),
-    }
+    error: dict[str, Any] = {"type": kind, "message": refusal.message}
+    if refusal.code == UNTHREADED:
+        error["details"] = {"error_code": UNTHREADED, "unsupported": ["thread"]}
+    return {"type": "error", "error": error, "request_id": new_id("req_")}
 
 
 def models_list(
@@ -159,6 +158,7 @@ async def _message(body: Asked, events: AsyncGenerator[Event, None]) -> dict[str
     """The whole message."""
     content: list[dict[str, Any]] = []
     prompt, ended = 0, {}
+    apart = caches(body)
     async with aclosing(events):
         async for event in events:
             match event:
@@ -173,7 +173,7 @@ async def _message(body: Asked, events: AsyncGenerator[Event, None]) -> dict[str
                 case CallPart():
                     content[-1]["input"] += event.text
                 case Ended():
-                    ended = _how(event) | {"usage": _usage(prompt, event)} | _known(event)
+                    ended = _how(event) | {"usage": _usage(prompt, event, apart)} | _known(event)
     for block in content:
         if block["type"] == "tool_use":
             block["input"] = json.loads(block["input"] or "{}")
@@ -185,6 +185,7 @@ async def _pieces(body: Asked, events: AsyncGenerator[Event, None]) -> AsyncGene
     each begun and ended, then how it ended."""
     prompt: int | None = None  # its tokens, once the message has begun
     block, kind = -1, ""  # the number and the type of the block that is open
+    apart = caches(body)
     try:
         async with aclosing(events):
             async for event in events:
@@ -195,7 +196,7 @@ async def _pieces(body: Asked, events: AsyncGenerator[Event, None]) -> AsyncGene
                 match event:
                     case Begun():
                         prompt = event.prompt_tokens
-                        begun = _empty(body) | {"usage": _usage(prompt, None)}
+                        begun = _empty(body) | {"usage": _usage(prompt, None, apart)}
                         yield _sent("message_start", message=begun)
                     case Text(text=text) if text:
                         if not kind:
@@ -213,7 +214,7 @@ async def _pieces(body: Asked, events: AsyncGenerator[Event, None]) -> AsyncGene
                         yield _sent(
                             "message_delta",
                             delta=_how(event),
-                            usage=_usage(prompt, event),
+                            usage=_usage(prompt, event, apart),
                             **_known(event),
                         )
                         yield _sent("message_stop")
@@ -265,8 +266,9 @@ def _how(ended: Ended) -> dict[str, Any]:
     return {"stop_reason": reason, "stop_sequence": ended.stop}
 
 
-def _usage(prompt: int | None, ended: Ended | None) -> Usage:
-    cached = ended.cached_tokens if ended else 0
+def _usage(prompt: int | None, ended: Ended | None, apart: bool) -> Usage:
+    """`apart`: what was known of the prompt is told apart, as it is to those who ask for that."""
+    cached = ended.cached_tokens if ended and apart else 0
     return {
         "input_tokens": (prompt or 0) - cached,
         "cache_creation_input_tokens": 0,

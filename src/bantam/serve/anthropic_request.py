@@ -25,9 +25,14 @@ from bantam.serve.ask import (
 )
 from bantam.serve.bodies import Body
 from bantam.serve.lent import Book
+from bantam.serve.openai_request import Unsupported
 
 # A call or a result of one of Anthropic's own tools, and what is no text.
 ONLY = "this server reads and writes text, and calls functions that the client runs"
+
+
+# By this word Anthropic's clients know to send the whole conversation instead.
+UNTHREADED = "thread_unsupported_request"
 
 
 class Part(BaseModel):
@@ -35,6 +40,7 @@ class Part(BaseModel):
 
     type: str
     text: str | None = None
+    cache_control: Any = None
 
 
 Stops = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=64, fail_fast=True)]
@@ -49,7 +55,7 @@ class Block(Part):
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
     content: str | Parts | None = None
-    is_error: bool = False
+    is_error: bool | None = None
 
 
 class Turn(BaseModel):
@@ -62,16 +68,20 @@ class Tool(BaseModel):
 
     type: str | None = None
     name: str = ""
-    description: str = ""
+    description: str | None = None
     input_schema: dict[str, Any] | None = None
-    input_examples: list[dict[str, Any]] = Field([], max_length=MOST_TOOLS, fail_fast=True)
-    defer_loading: bool = False
+    input_examples: (
+        Annotated[list[dict[str, Any]], Field(max_length=MOST_TOOLS, fail_fast=True)] | None
+    ) = None
+    defer_loading: bool | None = None
+    strict: bool | None = None  # arguments always follow the schema
+    cache_control: Any = None
 
 
 class Choice(BaseModel):
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
-    disable_parallel_tool_use: bool = False
+    disable_parallel_tool_use: bool | None = None
 
 
 class Thinking(BaseModel):
@@ -103,6 +113,10 @@ class Counted(Body):
     output_format: Format | None = None  # where `output_config.format` was before
     cache_control: Any = None
     speed: Any = None
+    thread: Any = None  # a conversation that is kept: none is
+    container: Unsupported = None
+    context_management: Unsupported = None
+    mcp_servers: Unsupported = None
     user_profile_id: Any = None
 
 
@@ -111,7 +125,7 @@ class Asked(Counted):
 
     max_tokens: int = Field(ge=1)
     stop_sequences: Stops | None = None
-    stream: bool = False
+    stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0)
@@ -125,14 +139,31 @@ def ask(body: Counted, book: Book) -> Ask:
     """What a request asks. Raises Refusal for what cannot be honoured."""
     if body.thinking and body.thinking.type == "enabled":
         raise _refused("thinking", "these models do not think first; leave it out")
+    if body.thread is not None:
+        raise Refusal(400, "thread: nothing is kept between requests", code=UNTHREADED)
     form = (body.output_config and body.output_config.format) or body.output_format
+    if form and body.messages[-1].role == "assistant":
+        raise _refused("messages", "JSON by a schema begins anew: end with a message of the user's")
     return Ask(
         body.model,
         _messages(body),
         _sampling(body, book) if isinstance(body, Asked) else Sampling(),
         _tools(body),
         form.wanted if form else None,
+        continues=True,
     )
+
+
+def caches(body: Counted) -> bool:
+    """Whether any part of a request asks for what is known of it to be kept, and counted apart."""
+    parts: list[Any] = [body, *(body.tools or ())]
+    parts += body.system if isinstance(body.system, list) else []
+    for turn in body.messages:
+        if isinstance(turn.content, list):
+            parts += turn.content
+            inner = [block.content for block in turn.content if isinstance(block.content, list)]
+            parts += [part for content in inner for part in content]
+    return any(part.cache_control is not None for part in parts)
 
 
 def _sampling(body: Asked, book: Book) -> Sampling:
@@ -251,8 +282,9 @@ def _declared(tool: Tool, where: str) -> dict[str, Any]:
     if not tool.name or tool.input_schema is None:
         raise _refused(where, "a tool has a name and an input_schema")
     said = [tool.description] if tool.description else []
-    said += [f"Example: {json.dumps(one, ensure_ascii=False)}" for one in tool.input_examples]
-    function = {"name": tool.name, "parameters": tool.input_schema}
+    said += [f"Example: {json.dumps(one, ensure_ascii=False)}" for one in tool.input_examples or ()]
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
+    function |= {"strict": True} if tool.strict else {}
     return {
         "type": "function",
         "function": function | ({"description": "\n".join(said)} if said else {}),

@@ -51,6 +51,7 @@ class Ask:
     tools: Tools = field(default_factory=Tools)
     schema: dict[str, Any] | None = None  # the reply is JSON that follows it
     n: int = 1  # how many replies
+    continues: bool = False  # a last message of the assistant's is the beginning of the reply
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ class Guard:
         metrics.running.inc()
         try:
             extra = HEADERS | self._crossing(scope, head)
+            if refusals.interface(refusals.asked(scope)) == "openai":
+                extra |= {b"x-request-id": f"req_{secrets.token_hex(16)}".encode()}
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in head:
                 await _preflight(head, tell)
                 return

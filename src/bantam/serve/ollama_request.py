@@ -140,6 +140,7 @@ def chat(body: Chat, book: Book) -> Ask:
         sampling(body, book),
         Tools(tuple(body.tools or ())),
         _schema(body.format),
+        continues=True,
     )
 
 

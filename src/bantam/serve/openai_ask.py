@@ -79,7 +79,7 @@ def messages(said: Sequence[ChatMessage]) -> tuple[Message, ...]:
 
 
 def _message(turn: ChatMessage, where: str) -> Message:
-    content = text_of(turn.content, f"{where}.content")
+    content = text_of(turn.content, f"{where}.content") or turn.refusal or ""
     name = turn.name or ""
     match turn.role:
         case "assistant":
@@ -105,7 +105,7 @@ def _calls(turn: ChatMessage, where: str) -> tuple[Call, ...]:
         if call.function is None:
             raise _only_functions(f"{where}.tool_calls[{number}].type", call.type)
         made.append(Call(call.id, call.function.name, call.function.arguments))
-    if not made and not turn.content:
+    if not made and not turn.content and not turn.refusal:
         raise missing(f"{where}.content")
     return tuple(made)
 

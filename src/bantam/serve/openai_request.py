@@ -12,7 +12,7 @@ from bantam.serve.bodies import Body
 
 MOST_REPLIES, MOST_STOPS, MOST_BIASES, MOST_ALTERNATIVES = 16, 4, 1024, 20
 LEAST_PENALTY = 0.001  # of `repeat_penalty`; what is nearly none the runtime takes for none
-NOTHING: list[Any] = [None, False, [], {}]
+NOTHING: list[Any] = [None, False, "", [], {}]
 
 
 def _listed(value: Any) -> Any:
@@ -84,6 +84,7 @@ class ChatMessage(BaseModel):
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: Content = []
+    refusal: str | None = None  # in place of a content
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = (
         None

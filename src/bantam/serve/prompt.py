@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from math import inf
 from typing import Any
 
 from bantam.errors import BadInput
 from bantam.kinds import Task
 from bantam.model import Model, TooLong
 from bantam.serve import calls
-from bantam.serve.ask import Ask, Message
+from bantam.serve.ask import Ask, Call, Message
 
 Turn = dict[str, Any]  # as chat templates have it
 
@@ -38,7 +40,7 @@ def readable(model: Model, task: Task, text: str) -> str:
 
 
 def ids(model: Model, ask: Ask) -> list[int]:
-    """The prompt. An assistant's message at the end is the beginning of the reply.
+    """The prompt, with the results of calls in the order of these.
 
     Raises BadInput for functions or a template that cannot be used, TooLong.
     """
@@ -56,9 +58,10 @@ def ids(model: Model, ask: Ask) -> list[int]:
     told = [*said, json.dumps(shown, ensure_ascii=False)] if shown else said
     check_size(model, sum(map(len, told)) + sum(map(_size, ask.messages)))
     messages, begun = list(ask.messages), ""
-    if messages and messages[-1].role == "assistant" and not messages[-1].calls:
+    last = messages[-1] if messages else None
+    if ask.continues and last and last.role == "assistant" and not last.calls:
         begun = messages.pop().content
-    turns = [_turn(message, knows) for message in messages]
+    turns = [_turn(message, call, knows) for message, call in _matched(messages)]
     if said:
         turns = _told(turns, "\n\n".join(said))
     prompt = _rendered(model, turns, shown)
@@ -83,16 +86,32 @@ def _rendered(model: Model, turns: list[Turn], tools: list[dict[str, Any]] | Non
             raise refused from None
 
 
-def _turn(message: Message, knows: bool) -> Turn:
-    """A message for a template that knows functions, or with calls and results as plain text."""
-    made = [_call(one.name, one.arguments) for one in message.calls]
+def _matched(messages: Iterable[Message]) -> Iterator[tuple[Message, Call | None]]:
+    """The messages, each result with the call that it is of. Programs that make calls side by side
+    send results as they come; templates and models take them for the calls' in order."""
+    calls: dict[str, tuple[int, Call]] = {}
+
+    def place(message: Message) -> float:
+        return calls[message.call_id][0] if message.call_id in calls else inf
+
+    for results, some in groupby(messages, lambda message: message.role == "tool"):
+        for message in sorted(some, key=place) if results else some:
+            calls |= {one.id: (len(calls) + n, one) for n, one in enumerate(message.calls)}
+            yield message, calls[message.call_id][1] if message.call_id in calls else None
+
+
+def _turn(message: Message, call: Call | None, knows: bool) -> Turn:
+    """A message for a template that knows functions, or with calls and results as plain text;
+    `call` is that which a result is of."""
+    name = call.name if call else message.name
     if message.role == "tool" and not knows:
-        name = f" of {message.name}" if message.name else ""
-        return {"role": "user", "content": f"Result{name}: {message.content}"}
+        of = f" of {call.name}({call.arguments})" if call else f" of {name}" if name else ""
+        return {"role": "user", "content": f"Result{of}: {message.content}"}
     if message.role == "tool":
         told = {"role": "tool", "content": message.content, "tool_call_id": message.call_id}
-        return told | ({"name": message.name} if message.name else {})
+        return told | ({"name": name} if name else {})
     turn: Turn = {"role": message.role, "content": message.content}
+    made = [_call(one.name, one.arguments) for one in message.calls]
     if made and knows:
         named = zip(message.calls, made, strict=True)
         turn["tool_calls"] = [

@@ -34,7 +34,10 @@ def asked(scope: Scope) -> str:
 
 def response(path: str, refusal: Refusal) -> JSONResponse:
     """The whole response; 429 and 503 say when to try again."""
-    sent = JSONResponse(_sound(_worded(path, refusal)), refusal.status)
+    body = _sound(_worded(path, refusal))
+    sent = JSONResponse(body, refusal.status)
+    if "request_id" in body:  # clients read it here
+        sent.headers["request-id"] = body["request_id"]
     if refusal.status in (429, 503):
         sent.headers["Retry-After"] = str(refusal.retry_after or AGAIN)
     if refusal.status == 401:

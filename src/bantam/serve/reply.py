@@ -235,7 +235,7 @@ def _planned(model: Model, ask: Ask) -> tuple[Prompt, list[dict[str, Any]], str]
     tools = calls.usable(ask.tools)
     held = "" if ask.schema is None else json.dumps(ask.schema)
     if tools or held:
-        _check_held(ask.sampling, "tools" if tools else "response_format")
+        _check_held(ask, "functions" if tools else "JSON by a schema")
     if held:
         held = _checked(held)
     return _fitting(model, prompting.ids(model, ask)), tools, held
@@ -365,10 +365,13 @@ def _least(model: Model, schema_text: str) -> int:
     return max(1, len(model.encode([(shortest.decode(), False)])))
 
 
-def _check_held(sampling: Sampling, because: str) -> None:
-    """Raises Refusal for what cannot be honoured together with a schema."""
+def _check_held(ask: Ask, because: str) -> None:
+    """Raises Refusal for what cannot be honoured together with a schema. Who may call and talks
+    may be stopped; calls are not."""
+    sampling = ask.sampling
+    talks = ask.schema is None and ask.tools.choice == "auto"
     refused = {
-        "stop": sampling.stop,
+        "stop": sampling.stop and not talks,
         "logprobs": sampling.alternatives is not None,
         "logit_bias": sampling.logit_bias,
         "frequency_penalty": sampling.frequency_penalty,

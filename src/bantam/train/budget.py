@@ -104,7 +104,7 @@ def learning_rate(method: str, width: int) -> float:
     """What is taken where the recipe says nothing."""
     if method == "full":
         return FULL_RATE
-    return LORA_RATE * min(1.0, LORA_WIDTH / width) ** NARROWER
+    return LORA_RATE * math.pow(min(1.0, LORA_WIDTH / width), NARROWER)
 
 
 def _schedule(
