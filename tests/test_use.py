@@ -148,3 +148,51 @@ def test_many_rows_are_shared_among_processes_and_keep_their_order(
     assert [row["what"] for row in rows] == texts
     for row, answer in zip(rows, model.batch(texts), strict=True):
         assert row["probability"] == pytest.approx(answer.probability, abs=0.02)
+
+
+def write_lines(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["id,text", '1,"my lamp is dull', "2,bright", "3,dull"], "never ends"),
+        (["text", '"dull'], "never ends"),
+        (["text,text", "dull,bright"], 'two columns are called "text"'),
+        (["answer,text", "mine,dull"], 'a column "answer" already'),
+        (["text,probability", "dull,1"], 'a column "probability" already'),
+    ],
+)
+def test_nothing_is_lost_without_a_word(
+    lines: list[str], why: str, model: Model, tmp_path: Path
+) -> None:
+    file = write_lines(tmp_path / "in.csv", *lines)
+    with pytest.raises(BadInput, match=why):
+        use.rows(model, file, None, tmp_path / "out.csv", False)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_table_has_the_fields_of_all_objects(model: Model, tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "in.jsonl", '{"text": "dull"}', '{"text": "bright", "more": "1"}')
+    use.rows(model, file, None, tmp_path / "out.csv", False)
+    assert [row["more"] for row in read(tmp_path / "out.csv")] == ["", "1"]
+
+
+def test_blank_lines_are_told(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use.rows(model, write_lines(tmp_path / "in.txt", "dull", "", "bright"), None, None, False)
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and "blank lines have no answers: 1" in err
+
+
+def test_what_training_reads_is_answered(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"der Käse Nummer {number} ist gräulich und öde" for number in range(20)]
+    (tmp_path / "in.csv").write_bytes("\n".join(["text", *texts]).encode("cp1252"))
+    use.rows(model, tmp_path / "in.csv", None, tmp_path / "out.csv", False)
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == texts
+    assert "cp1252" in capsys.readouterr().err

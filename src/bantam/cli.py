@@ -271,10 +271,13 @@ def text_show(
 def text_rate(run: Path, output: Path, count: int, seed: int) -> None:
     """Say which documents of RUN are good: what a score is learned from. Goes on where it was."""
     from bantam.documents.rate import rate_run
+    from bantam.toml_lines import quoted
 
     _writable(output)
     rate_run(run, output, seed, count)
-    click.echo(f'learn from them: [documents.score] ratings = "{output}"', err=True)
+    if output.exists() and output.stat().st_size:
+        told = f"[documents.score]\nratings = {quoted(str(output))}"
+        click.echo(f"learn from them, in the recipe:\n\n{told}", err=True)
 
 
 @bantam.command()

@@ -117,7 +117,7 @@ def _tokens(job: Job) -> str:
         if (held := len(choosing) + len(judging)) < curated.FEWEST:
             raise BadInput(
                 f"{held} documents are held out, {curated.FEWEST} are needed",
-                "raise documents.val, or give more documents",
+                "raise documents.val (it is a share of the documents), or give more of them",
             )
         if job.base_file is not None:
             made = Tokenizer.of(job.base_file)

@@ -5,7 +5,8 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,7 @@ from bantam.runs import json_text, sync
 TOOLS = "tools"  # the column of the functions that a row declares
 FEW = 32  # texts for one process: each more costs half a second before its first answer
 Row = dict[str, Any]
+END = "\x1eend of file\x1e"
 csv.field_size_limit(1 << 27)  # a long document is no error
 
 
@@ -91,7 +93,8 @@ def rows(
         say("a text a line; Ctrl-D ends it")
     done = cut = 0
     with ExitStack() as stack:
-        write = stack.enter_context(_Written(output, multi)) if output else None
+        names = _columns(file, output)
+        write = stack.enter_context(_Written(output, multi, names)) if output else None
         gathered: list[Row] = []
         advance = None if asks else stack.enter_context(bar("run"))
         ask = _asking(model, name, tools, tooled)
@@ -174,9 +177,12 @@ def _answers(
 def _read(file: Path | None, column: str | None) -> Iterator[Row]:
     try:
         if file is None:
+            if isinstance(sys.stdin, TextIOWrapper):  # some systems let anything through
+                sys.stdin.reconfigure(encoding="utf-8", errors="strict")
             yield from _lines(sys.stdin, column or "text")
             return
-        with file.open(encoding=_encoding(file), newline="") as opened:
+        name, errors = _encoding(file)
+        with file.open(encoding=name, errors=errors, newline="") as opened:
             yield from _rows(file, opened, column or "text")
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror}", "look at its name") from None
@@ -189,11 +195,25 @@ def _read(file: Path | None, column: str | None) -> Iterator[Row]:
         raise BadInput(f"{file} is no sound table: {error}", "export it again") from None
 
 
-def _encoding(file: Path) -> str:
-    """UTF-8, or UTF-16 where the file's mark says so: spreadsheets write both."""
+def _encoding(file: Path) -> tuple[str, str]:
+    """How to open a file: UTF-8, or UTF-16 where its mark says so, as spreadsheets write; else what
+    it is learned from as well, where what guesses that is installed."""
     with file.open("rb") as opened:
-        marked = opened.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return "utf-16" if marked else "utf-8-sig"
+        if opened.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16", "strict"
+    try:
+        with file.open(encoding="utf-8") as opened_as_text:
+            while opened_as_text.read(1 << 20):
+                pass
+    except UnicodeDecodeError:
+        with suppress(ModuleNotFoundError):
+            from bantam.documents import encoding
+
+            found = encoding.detect(file)
+            if found.note:
+                say(f"{file}: {found.note}")
+            return found.name, found.errors
+    return "utf-8-sig", "strict"
 
 
 def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:
@@ -206,7 +226,7 @@ def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:
     elif kind in (".csv", ".tsv"):
         header = next(opened, "")
         mark = "\t" if kind == ".tsv" else separator(header)
-        found = csv.DictReader(chain([header], opened), delimiter=mark)
+        found = _cells(csv.DictReader(chain([header], opened, [END]), delimiter=mark))
     else:
         raise BadInput(
             f"{file}: cannot read {kind or 'this'} files",
@@ -227,8 +247,40 @@ def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:
         yield row
 
 
+def _cells(table: "csv.DictReader[str]") -> Iterator[Row]:
+    """The rows of a table whose last line is END."""
+    names = list(table.fieldnames or ())
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise csv.Error(f'two columns are called "{twice[0]}"')
+    for row in table:
+        cells = [cell for cell in row.values() if isinstance(cell, str)]
+        if cells == [END]:
+            return
+        if cells and cells[-1].endswith(END):
+            raise csv.Error("a quotation mark opens a cell that never ends")
+        yield row
+
+
+def _columns(file: Path | None, output: Path | None) -> list[str]:
+    """The columns of a table that takes the objects of a file, which may all have others; none
+    where the first row tells them."""
+    if not (file and output and file.is_file() and file.suffix.lower() == ".jsonl"):
+        return []
+    if output.suffix.lower() == ".jsonl":
+        return []
+    with file.open(encoding=_encoding(file)[0], errors="replace") as opened:
+        return list(dict.fromkeys(key for row in _objects(file, opened) for key in row))
+
+
 def _lines(opened: IO[str], column: str) -> Iterator[Row]:
-    return ({column: text.rstrip("\r\n")} for text in opened if text.strip())
+    blank = 0
+    for text in opened:
+        if text.strip():
+            yield {column: text.rstrip("\r\n")}
+        else:
+            blank += 1
+    if blank and not opened.isatty():
+        say(f"blank lines have no answers: {blank} were passed over")
 
 
 def _objects(file: Path, opened: IO[str]) -> Iterator[Row]:
@@ -259,9 +311,9 @@ class _Written:
     is sure is true or false.
     """
 
-    def __init__(self, path: Path, multi: bool) -> None:
+    def __init__(self, path: Path, multi: bool, names: list[str]) -> None:
         self.path, self.partial = path, path.with_name(f".{path.name}.partial")
-        self.multi = multi
+        self.multi, self.names = multi, names
         self.table: Any = None
 
     def __enter__(self) -> "_Written":
@@ -277,24 +329,31 @@ class _Written:
             self.partial.unlink()
 
     def __call__(self, row: Row, answer: Reply) -> None:
-        told = row | {"answer": str(answer), "probability": round(answer.probability, 6)}
         suffix = self.path.suffix.lower()
+        added: Row = {"answer": str(answer), "probability": round(answer.probability, 6)}
         if answer.sure is not None:
-            told["sure"] = answer.sure if suffix == ".jsonl" else json.dumps(answer.sure)
+            added["sure"] = answer.sure if suffix == ".jsonl" else json.dumps(answer.sure)
         if suffix == ".jsonl":
             said = plain(answer)
             if isinstance(answer, Written):
-                told["answer"] = said["answer"]
+                added["answer"] = said["answer"]
             else:
-                told["probabilities"] = said["probabilities"]
+                added["probabilities"] = said["probabilities"]
                 if self.multi:
-                    told["answer"] = said["labels"]
+                    added["answer"] = said["labels"]
+        there = {*self.names, *row}
+        if taken := [name for name in added if name in there]:
+            raise BadInput(
+                f'the rows have a column "{taken[0]}" already, where ours would stand',
+                "rename it, or take it out",
+            )
+        told = row | added
+        if suffix == ".jsonl":
             self.file.write(json_text(told) + "\n")
             return
         if self.table is None:
             delimiter = "\t" if suffix == ".tsv" else ","
-            self.table = csv.DictWriter(
-                self.file, list(told), extrasaction="ignore", delimiter=delimiter
-            )
+            names = list(dict.fromkeys([*self.names, *told]))
+            self.table = csv.DictWriter(self.file, names, delimiter=delimiter)
             self.table.writeheader()
         self.table.writerow(told)

@@ -191,7 +191,8 @@ class Verdict(Part):
     model: System
     rivals: list[Rival]
     smallest_detectable_difference: Number = Field(
-        description="against the strongest rival, 80% power, two-sided 5%; null: none could show"
+        description="against the strongest rival, 80% power, two-sided 5% by the number of rivals; "
+        "null: none could show"
     )
     limits: list[Limit]
     sure: Sure | None = Field(None, description="null: the recipe did not ask for sure answers")
@@ -271,7 +272,9 @@ def verdict(
     ]
     strongest = max(tables, key=lambda name: right[name].sum(), default=None)
     smallest = (
-        statistics.smallest_detectable_difference(right[OURS], right[strongest], groups)
+        statistics.smallest_detectable_difference(
+            right[OURS], right[strongest], groups, level=SIGNIFICANT / len(tables)
+        )
         if strongest
         else None
     )

@@ -133,9 +133,12 @@ def _csv_row(
         return Refusal(400, f"there is no column {column!r}; there are: {there:.200}")
     try:
         cells = next(csv.reader([record.decode()], delimiter=mark))
-        found = dict(zip(names, cells, strict=True))
-    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         return Refusal(400, f"this row is not sound: {error}")
+    if len(cells) != len(names):
+        told = f"it has {len(cells)} cells, the header {len(names)}"
+        return Refusal(400, f"this row is not sound: {told}")
+    found = dict(zip(names, cells, strict=True))
     return Row(found[column], "", found.get("tools", ""))
 
 

@@ -92,10 +92,14 @@ def table(
     whole = pl.concat(frames)
     unreadable = whole.filter(pl.col("reason").is_not_null())
     if unreadable.height > MOST_UNREADABLE * rows:
+        why: str = unreadable["reason"][0]
+        mend = "mend the file: every row needs the same columns, cells with commas stand in quotes"
+        if why.endswith("not text"):
+            mend = 'name a column of texts, or take kind = "extract" for answers that are JSON'
         raise BadInput(
             f"{path}: {unreadable.height} of {rows} rows cannot be read; "
-            f"row {unreadable['row'][0]}: {unreadable['reason'][0]}",
-            "mend the file: every row needs the same columns, cells with commas stand in quotes",
+            f"row {unreadable['row'][0]}: {why}",
+            mend,
         )
     return Table(whole, opened.notes)
 
