@@ -172,6 +172,8 @@ def test_warnings(tmp_path: Path) -> None:
     assert "100% of the texts hold their own label" in warnings(tmp_path, told)
     pure = [(f"t{n}", "ab"[n // 4 % 2], f"g{n // 4}") for n in range(800)]
     assert "nearly all groups have one label" in warnings(tmp_path, pure, group="g")
+    few = [(f"t{n}", "ab"[n % 2], f"g{n // 40}") for n in range(800)]
+    assert "test rows are of only 2 groups" in warnings(tmp_path, few, group="g", test=0.1)
     assert "8000 rows, and every rival answers each" in warnings(tmp_path, some(10_000), test=0.8)
 
 

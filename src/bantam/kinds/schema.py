@@ -43,8 +43,9 @@ OTHERWISE = re.compile(r"(?<!\\)(?:\\\\)*\\[DSW]|\[\^[^\]]*\\[dsw]")
 ANY_SIZE = re.compile(r"/((exclusiveM|m)(in|ax)imum|default|examples/\d+)$")
 MEND = (
     "mend the schema there; known are type, enum, const, properties, required, "
-    "additionalProperties, items, prefixItems, anyOf, allOf, $ref within the schema, bounds of "
-    "lengths, numbers and items, pattern (without look-around) and the common formats"
+    "additionalProperties, patternProperties, items, prefixItems, anyOf, oneOf, allOf, $ref within "
+    "the schema, multipleOf whole numbers, bounds of lengths, numbers and items, pattern (without "
+    "look-around) and the common formats"
 )
 
 

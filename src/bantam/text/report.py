@@ -13,6 +13,7 @@ from bantam.text.split import split_hash
 
 SHOWN = 20  # contradictions, and rows that do not fit, that are spelt out
 SHOWN_CHARACTERS = 300  # of a written output
+FEW_GROUPS = 10  # eight, all one way, are the fewest that show anything beside four rivals
 FEW_TEST_ROWS = 100
 MANY_TEST_ROWS = 5000
 FEW_TRAINING_ROWS = 10  # of one label
@@ -148,6 +149,12 @@ def _warnings(
             f"the test split has only {test} rows: models that differ by less than about "
             f"{points:.0f} points of accuracy cannot be told apart; more rows or a larger "
             "data.test tell more"
+        )
+    groups = splits["test"]["group"]
+    if test and not groups.null_count() and groups.n_unique() < FEW_GROUPS:
+        warnings.append(
+            f"the test rows are of only {groups.n_unique()} groups: models are compared by groups, "
+            "and so few of them show large differences or none; more groups tell more"
         )
     if test > MANY_TEST_ROWS:
         warnings.append(
