@@ -268,8 +268,10 @@ def _columns(file: Path | None, output: Path | None) -> list[str]:
         return []
     if output.suffix.lower() == ".jsonl":
         return []
-    with file.open(encoding=_encoding(file)[0], errors="replace") as opened:
+    # One that cannot be read is told when its rows are.
+    with suppress(OSError), file.open(encoding=_encoding(file)[0], errors="replace") as opened:
         return list(dict.fromkeys(key for row in _objects(file, opened) for key in row))
+    return []
 
 
 def _lines(opened: IO[str], column: str) -> Iterator[Row]:
