@@ -181,7 +181,9 @@ def _read(file: Path | None, column: str | None) -> Iterator[Row]:
                 sys.stdin.reconfigure(encoding="utf-8", errors="strict")
             yield from _lines(sys.stdin, column or "text")
             return
-        name, errors = _encoding(file)
+        name, errors, note = _encoding(file)
+        if note:
+            say(f"{file}: {note}")
         with file.open(encoding=name, errors=errors, newline="") as opened:
             yield from _rows(file, opened, column or "text")
     except OSError as error:
@@ -195,12 +197,12 @@ def _read(file: Path | None, column: str | None) -> Iterator[Row]:
         raise BadInput(f"{file} is no sound table: {error}", "export it again") from None
 
 
-def _encoding(file: Path) -> tuple[str, str]:
+def _encoding(file: Path) -> tuple[str, str, str]:
     """How to open a file: UTF-8, or UTF-16 where its mark says so, as spreadsheets write; else what
-    it is learned from as well, where what guesses that is installed."""
+    it is learned from as well, with a note, where what guesses that is installed."""
     with file.open("rb") as opened:
         if opened.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return "utf-16", "strict"
+            return "utf-16", "strict", ""
     try:
         with file.open(encoding="utf-8") as opened_as_text:
             while opened_as_text.read(1 << 20):
@@ -209,11 +211,8 @@ def _encoding(file: Path) -> tuple[str, str]:
         with suppress(ModuleNotFoundError):
             from bantam.documents import encoding
 
-            found = encoding.detect(file)
-            if found.note:
-                say(f"{file}: {found.note}")
-            return found.name, found.errors
-    return "utf-8-sig", "strict"
+            return encoding.detect(file)
+    return "utf-8-sig", "strict", ""
 
 
 def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:

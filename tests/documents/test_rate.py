@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import tomllib
 from collections.abc import Iterator
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bantam import cli
 from bantam.documents import rate
 from bantam.errors import BadInput
 
@@ -183,6 +186,16 @@ def test_a_run_is_rated_from_standard_input(
     assert rate.rate_run(run, path, 0) == (5, 1)
     assert thumbs(path).keys() == set(TEXTS[:6])
     assert "these are all documents" in capsys.readouterr().out
+
+
+def test_how_to_learn_from_ratings_can_be_pasted(tmp_path: Path) -> None:
+    run, path = run_folder(tmp_path / "run", TEXTS), tmp_path / 'a "rating".jsonl'
+    asked = ["text", "rate", str(run), "-o", str(path)]
+    nothing = CliRunner().invoke(cli.bantam, asked, input="")
+    assert nothing.exit_code == 0 and "learn from them" not in nothing.stderr
+    told = CliRunner().invoke(cli.bantam, asked, input="good\nquit\n").stderr
+    pasted = tomllib.loads(told.partition("\n\n")[2])
+    assert pasted == {"documents": {"score": {"ratings": str(path)}}}
 
 
 def test_what_the_score_has_dropped_is_rated_too(

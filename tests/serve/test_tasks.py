@@ -261,7 +261,7 @@ def test_a_table(client: httpx.Client, wanted: list[Answer]) -> None:
     for one, other in zip(told[:3], whole, strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=0.02)
     assert [one["line"] for one in told] == [2, 4, 6, 9]
-    assert "not sound" in told[3]["error"]["message"]
+    assert "it has 1 cells, the header 2" in told[3]["error"]["message"]
     told = lines(client, "labels", b"n,text\n1,a\n", **csv)
     assert "there is no column 'words'; there are: n, text" in told[0]["error"]["message"]
     told = lines(client, "labels", b'words,n\n"a', **csv)

@@ -206,6 +206,13 @@ def test_paths_that_are_no_file(tmp_path: Path) -> None:
     assert "is a folder" in refusal(tmp_path / "dir.csv")
 
 
+def test_fields_where_a_text_should_be(tmp_path: Path) -> None:
+    path = save(tmp_path, "a.jsonl", '{"text": "a", "label": {"b": 1}}\n' * 3)
+    with pytest.raises(BadInput, match="holds an object") as caught:
+        read.table(path, COLUMNS)
+    assert "extract" in caught.value.mend
+
+
 def test_parquet_columns_that_hold_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pl.DataFrame({"text": [["a"], ["b"]], "label": ["x", "y"]}).write_parquet(path)

@@ -83,8 +83,8 @@ def routes(shelf: Shelf) -> APIRouter:
         events = reply.answer(shelf, ask(body, shelf.book(body.model)), handover.of(request))
         if body.stream:
             pieces = wire.begun(_pieces(body, events))
-            return _identified(wire.streamed(await wire.unless_gone(request, pieces)))
-        return _identified(JSONResponse(await wire.unless_gone(request, _message(body, events))))
+            return wire.streamed(await wire.unless_gone(request, pieces))
+        return JSONResponse(await wire.unless_gone(request, _message(body, events)))
 
     @router.post(
         "/v1/messages/count_tokens", response_model=None, responses={200: {"model": Tokens}}
@@ -93,7 +93,7 @@ def routes(shelf: Shelf) -> APIRouter:
         """How many tokens the prompt of a conversation has."""
         asked = ask(body, shelf.book(body.model))
         tokens = await wire.unless_gone(request, reply.count(shelf, asked))
-        return _identified(JSONResponse({"input_tokens": tokens}))
+        return JSONResponse({"input_tokens": tokens})
 
     return router
 
@@ -281,8 +281,3 @@ def _known(ended: Ended) -> dict[str, Extension]:
     """What a task's answer says of itself, which Anthropic has no words for."""
     known = extension(ended)
     return {"bantam": known} if known else {}
-
-
-def _identified(response: Response) -> Response:
-    response.headers["request-id"] = new_id("req_")
-    return response

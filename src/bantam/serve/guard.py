@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import secrets
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bantam.serve import keys, metrics, refusals
 from bantam.serve.ask import Refusal
 from bantam.serve.bodies import check_encoding, check_values
+from bantam.serve.openai_reply import new_id
 
 if TYPE_CHECKING:
     from bantam.serve.handover import Handover
@@ -35,6 +35,7 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(:[0-9]{1,5})?")
 _NAMES = re.compile(rb"[A-Za-z0-9-]+(?:, ?[A-Za-z0-9-]+)*")  # of headers, with commas
 
 # A page may say more of itself; nothing else is ever to be run or framed by a browser.
+REQUEST_IDS = {"openai": b"x-request-id", "anthropic": b"request-id"}  # where clients read them
 HEADERS = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
     b"x-content-type-options": b"nosniff",
@@ -117,8 +118,8 @@ class Guard:
         metrics.running.inc()
         try:
             extra = HEADERS | self._crossing(scope, head)
-            if refusals.interface(refusals.asked(scope)) == "openai":
-                extra |= {b"x-request-id": f"req_{secrets.token_hex(16)}".encode()}
+            if named := REQUEST_IDS.get(refusals.interface(refusals.asked(scope))):
+                extra |= {named: new_id("req_").encode()}
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in head:
                 await _preflight(head, tell)
                 return

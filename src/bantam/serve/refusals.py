@@ -36,7 +36,7 @@ def response(path: str, refusal: Refusal) -> JSONResponse:
     """The whole response; 429 and 503 say when to try again."""
     body = _sound(_worded(path, refusal))
     sent = JSONResponse(body, refusal.status)
-    if "request_id" in body:  # clients read it here
+    if "request_id" in body:  # the same as in the body
         sent.headers["request-id"] = body["request_id"]
     if refusal.status in (429, 503):
         sent.headers["Retry-After"] = str(refusal.retry_after or AGAIN)

@@ -174,8 +174,7 @@ async def _open(shelf: Shelf) -> None:
 
 
 def _server(shelf: Shelf, settings: Callable[[], Settings]) -> Server:
-    # What the app is made of is never garbage: to look through it costs an eighth of the imports,
-    # and milliseconds of a request now and then.
+    # What the app is made of is never garbage: to look through it is an eighth of the imports.
     gc.disable()
     try:
         from bantam.serve.app import app

@@ -35,6 +35,7 @@ CHUNK = 50_000  # rows that are Python objects at one time
 ITEM = "\x1f"  # ends each item of a list, as ASCII's unit separator was meant to
 LARGEST_CELL = 10_000_000  # characters; a larger one is a quotation mark that is never closed
 LARGEST_JSON = 2**30  # bytes; .json must be parsed whole
+NO_TEXT = "not text"  # ends the reason of a row whose cell is something else
 MOST_UNREADABLE = 0.1  # of the rows; beyond, the file is not what it seems to be
 
 csv.field_size_limit(LARGEST_CELL)
@@ -94,7 +95,7 @@ def table(
     if unreadable.height > MOST_UNREADABLE * rows:
         why: str = unreadable["reason"][0]
         mend = "mend the file: every row needs the same columns, cells with commas stand in quotes"
-        if why.endswith("not text"):
+        if why.endswith(NO_TEXT):
             mend = 'name a column of texts, or take kind = "extract" for answers that are JSON'
         raise BadInput(
             f"{path}: {unreadable.height} of {rows} rows cannot be read; "
@@ -348,7 +349,7 @@ def _record_frame(
                         values[place] = None
                 elif isinstance(value, list | dict):
                     what = "a list" if isinstance(value, list) else "an object"
-                    reasons[place] = f'unreadable: "{name}" holds {what}, not text'
+                    reasons[place] = f'unreadable: "{name}" holds {what}, {NO_TEXT}'
                     values[place] = None
                 elif isinstance(value, bool):
                     values[place] = str(value).lower()
