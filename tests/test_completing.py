@@ -266,6 +266,10 @@ def test_too_little_text_and_too_large_a_vocabulary(here: Path, tmp_path: Path) 
         bantam.make(path, tmp_path / "run2")
     told = [warning for line in check(path, tmp_path) for warning in line["warnings"]]
     assert any("the least that a language is learned from" in warning for warning in told)
+    assert not any("held out" in warning for warning in told)
+    path.write_text(RECIPE.replace("val = 0.05", "val = 0.02"))
+    told = [warning for line in check(path, tmp_path) for warning in line["warnings"]]
+    assert any("takes about 2 if" in warning for warning in told)
 
 
 def test_a_recipe_of_labels_that_completes_is_told_what_it_needs(tmp_path: Path) -> None:

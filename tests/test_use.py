@@ -84,6 +84,14 @@ def test_tables_as_spreadsheets_write_them(
     )
 
 
+def test_a_line_that_names_the_separator_is_no_header(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("sep=;\nid;text\n1;fine, as it is\n")
+    use.rows(model, tmp_path / "in.csv", None, tmp_path / "out.csv", False)
+    assert [(row["id"], row["text"]) for row in read(tmp_path / "out.csv")] == [
+        ("1", "fine, as it is")
+    ]
+
+
 def test_answers_do_not_replace_the_labels_of_the_data(model: Model, tmp_path: Path) -> None:
     row = {"text": "the phone is awful", "label": "its own", "n": 3}
     (tmp_path / "in.jsonl").write_text(json.dumps(row))

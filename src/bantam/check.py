@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, TypeVar
 
@@ -102,6 +102,12 @@ def _check_documents(path: Path, run: Path, tried: Tried, lines: list[Line]) -> 
         lines[-1]["warnings"].append(
             f"{curated.LEAST:,} bytes of text are the least that a language is learned from: "
             "this is less, unless it is packed"
+        )
+    held = made.documents.val * found[0] if found else inf
+    if held < curated.FEWEST and made.task.kind == "complete":
+        lines[-1]["warnings"].append(
+            f"{curated.FEWEST} documents must be held out, documents.val takes about {held:.2g} if "
+            "each file is one: raise it, or give more of them"
         )
     if made.continues:
         base = tried(partial(_here, path.parent, made.base.model), partial(_told, made.base.model))

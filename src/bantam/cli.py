@@ -257,6 +257,9 @@ def text_show(
     if json_:
         _print_json(found)
         return
+    if not found:
+        click.echo("nothing in this run fits", err=True)
+        return
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns
     told = show.written(found, word=word, colour=terminal, width=width)
@@ -287,7 +290,7 @@ def text_rate(run: Path, output: Path, count: int, seed: int) -> None:
 @click.option("-c", "--column", default=None, help="The column of the texts [default: text].")
 @click.option("-o", "--output", type=PATH, help="Where the answers go [default: standard output].")
 @click.option("--tools", type=PATH, help="A JSON file of the functions that may be called.")
-@click.option("--threads", type=click.IntRange(1), default=None, help="[default: as fits]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="[default: as fits]")
 @as_json
 def run(
     model: str,
@@ -404,7 +407,7 @@ def _turns() -> Iterator[str]:
     help="Requests that a model works on at once.",
 )
 @click.option("--context", type=click.IntRange(16), help="Tokens for each [default: as fits].")
-@click.option("--threads", type=click.IntRange(1), help="Of each model [default: as fits].")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Of each model [default: as fits].")
 @click.option("--memory", help='Of all models, such as "4 GB" [default: most of what is free].')
 @click.option("--feedback", type=PATH, help="A file to keep thumbs and corrections in.")
 @click.option("--handover", metavar="MODEL[=BELOW]", help="Who answers what is not sure enough.")

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from bantam.answer import Answer, Written
 from bantam.crowd import PIECE, crowd
-from bantam.documents.separator import separator
+from bantam.documents.separator import said, separator
 from bantam.errors import BadInput
 from bantam.model import Model
 from bantam.progress import bar, say
@@ -224,7 +224,9 @@ def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:
         found = _objects(file, opened)
     elif kind in (".csv", ".tsv"):
         header = next(opened, "")
-        mark = "\t" if kind == ".tsv" else separator(header)
+        if named := kind == ".csv" and said(header):
+            header = next(opened, "")
+        mark = named or ("\t" if kind == ".tsv" else separator(header))
         found = _cells(csv.DictReader(chain([header], opened, [END]), delimiter=mark))
     else:
         raise BadInput(

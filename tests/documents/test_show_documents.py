@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import worked
+from click.testing import CliRunner
 
-from bantam import curation
+from bantam import cli, curation
 from bantam.documents import show, told
 from bantam.errors import BadInput
 
@@ -136,3 +137,5 @@ def test_a_run_from_its_recipe(tmp_path: Path) -> None:
     assert "sample-post" not in (run / "text" / "report.json").read_text()
     assert paths(show.rows(run, dropped="")) == ["short.md"]
     assert len(show.rows(run, dropped="boilerplate", count=100)) == 12
+    asked = CliRunner().invoke(cli.bantam, ["text", "show", str(run), "--word", "nowhere"])
+    assert (asked.stdout, asked.stderr) == ("", "nothing in this run fits\n")

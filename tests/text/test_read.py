@@ -122,6 +122,13 @@ def test_tab_separated_files_with_and_without_quoting(tmp_path: Path) -> None:
     assert [row[1] for row in rows(path)] == ["two\nlines", 'a "b"']
 
 
+def test_a_line_that_names_the_separator_is_no_header(tmp_path: Path) -> None:
+    path = save(tmp_path, "a.csv", "sep=;\r\ntext;label\r\none, two, three;pos\r\n")
+    assert rows(path) == [(1, "one, two, three", "pos", None)]
+    path = save(tmp_path, "b.csv", 'sep=|\ntext|label\na|b\n"never|closed\n')
+    assert "b.csv, line 4: a quotation mark" in refusal(path)
+
+
 def test_ragged_rows_are_kept_aside_with_their_number(tmp_path: Path) -> None:
     good = "".join(f"text {number},pos\n" for number in range(30))
     path = save(tmp_path, "a.csv", f"text,label\n{good}\nonly one\na,b,c\nlast,neg,,\n")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from bantam.documents import encoding
-from bantam.documents.separator import separator
+from bantam.documents.separator import said, separator
 from bantam.errors import BadInput
 from bantam.sources.door import suggest
 
@@ -192,8 +192,10 @@ def _open_csv(path: Path) -> _Opened:
 
 def _csv_rows(path: Path, found: encoding.Encoding, options: dict[str, Any]) -> Iterator[list[str]]:
     with path.open(encoding=found.name, errors=found.errors, newline="") as file:
-        reader = csv.reader(itertools.chain(file, [_END]), **options)
-        started = 1
+        first = next(file, "")
+        before = 1 if path.suffix.lower() == ".csv" and said(first) else 0
+        reader = csv.reader(itertools.chain([first][before:], file, [_END]), **options)
+        started = before + 1
         try:
             for row in reader:
                 if row and row[-1].endswith(_END):
@@ -201,7 +203,7 @@ def _csv_rows(path: Path, found: encoding.Encoding, options: dict[str, Any]) -> 
                         return
                     break
                 yield row
-                started = reader.line_num + 1
+                started = before + reader.line_num + 1
         except csv.Error as error:
             if "field limit" not in str(error):
                 raise BadInput(f"{path}, line {started}: {error}", "mend that line") from None
@@ -240,7 +242,7 @@ def _dialect(path: Path, found: encoding.Encoding) -> dict[str, Any]:
         sample = file.read(4_000_000).lstrip("\n")
     if SUFFIXES[path.suffix.lower()] == "csv":
         header = sample.partition("\n")[0]
-        return {"delimiter": separator(header)}
+        return {"delimiter": said(header) or separator(header)}
     # Many tab-separated files do not quote. Where each line has its tabs, a lone mark is only text.
     lines = [line for line in sample.split("\n")[:-1] if line]
     plain = len({line.count("\t") for line in lines}) == 1
