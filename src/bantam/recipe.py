@@ -190,7 +190,7 @@ class Train(Section):
     steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     budget: Seconds | None = Field(default=None, validate_default=True)
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = "auto"
     class_weights: Literal["none", "balanced"] = "none"
     adapt: bool = False
     seed: Seed = 0

@@ -211,16 +211,56 @@ def test_the_quickest_way_is_taken(
     monkeypatch.setattr(budget, "cores", lambda: 2)
     made = plan(decoder, splits, settings(steps=5, method="auto", threads=None))
     assert (made.method, made.threads) == (method, threads)
-    assert made.learning_rate == budget.learning_rate(method, decoder.config.width)
+    assert made.learning_rate == budget.learning_rate(method, decoder.config.width, BATCH)
 
 
 def test_wider_bases_learn_at_a_lower_rate() -> None:
     # 2,048 numbers a token (a Llama of 1B): what "LoRA Without Regret" says of it, less than 1e-3.
-    rates = [budget.learning_rate("lora", width) for width in (64, 576, 640, 2048)]
+    rates = [budget.learning_rate("lora", width, 32) for width in (64, 576, 640, 2048)]
     assert rates[:2] == [2e-3, 2e-3]
     assert 1.8e-3 < rates[2] < 1.9e-3
     assert 7e-4 < rates[3] < 8e-4
-    assert budget.learning_rate("full", 64) == budget.learning_rate("full", 2048) == 7e-5
+    assert budget.learning_rate("full", 64, 8) == budget.learning_rate("full", 2048, 32) == 7e-5
+
+
+def test_small_batches_learn_at_a_lower_rate() -> None:
+    rates = [budget.learning_rate("lora", 576, rows) for rows in (32, 8, 4, 2)]
+    assert rates == pytest.approx([2e-3, 2e-3, 1.414e-3, 1e-3], rel=1e-3)
+    assert budget.learning_rate("full", 576, 2) == pytest.approx(3.5e-5)
+
+
+@pytest.mark.parametrize(
+    ("seen", "rows"), [(-5, 4), (300, 4), (799, 4), (801, 8), (3199, 16), (3201, 32), (1e9, 32)]
+)
+def test_a_short_training_has_small_batches(seen: float, rows: int) -> None:
+    assert budget.rows(seen) == rows
+
+
+def test_the_budget_chooses_the_rows_of_a_step(
+    monkeypatch: pytest.MonkeyPatch, decoder: Decoder, splits: Splits
+) -> None:
+    train = 3 * splits[0]
+    few = budget.MOST_PASSES * len(train) // budget.ENOUGH_STEPS  # rows, if all passes fit
+    assert 8 < few < 16
+    on_a_clock(monkeypatch)
+    given = settings(budget="1000 s", batch_size="auto")
+    made = plan(decoder, (train, splits[1]), given)
+    assert made.batch_size <= few < 2 * made.batch_size
+    assert made.steps == budget.MOST_PASSES * -(-len(train) // made.batch_size) >= 100
+    # On this clock a step of four rows takes as long as one of 32, a quarter of a second: steps are
+    # as many as these.
+    on_a_clock(monkeypatch, 1.0)
+    made = plan(decoder, splits, settings(budget="20 s", batch_size="auto"))
+    assert made.batch_size == 4
+    assert 0.6 * 20 * 0.8 < made.steps / 4 < 20 * 0.8
+
+
+def test_epochs_choose_the_rows_of_a_step(decoder: Decoder, splits: Splits) -> None:
+    train = splits[0]
+    made = plan(decoder, splits, settings(epochs=1.0, batch_size="auto"))
+    assert made.batch_size == 4 and made.steps == -(-len(train) // 4)
+    made = plan(decoder, splits, settings(steps=3, batch_size="auto"))
+    assert (made.batch_size, made.steps) == (min(32, len(train)), 3)
 
 
 def test_full_tuning_that_finds_no_memory_leaves_lora(

@@ -19,10 +19,13 @@ from bantam.train.objective import shared_prompt
 from bantam.train.order import batches, parts
 from bantam.train.plan import Plan
 
-# For batches of 32. LoRA's is that of bases of 576 numbers a token (SmolLM2-135M: docs/LOG.md);
-# wider ones want less, by the law that Schulman et al. 2025 ("LoRA Without Regret") fitted.
+# LoRA's is that of bases of 576 numbers a token (SmolLM2-135M: docs/LOG.md); wider ones want less,
+# by the law that Schulman et al. 2025 ("LoRA Without Regret") fitted.
 LORA_RATE, LORA_WIDTH, NARROWER = 2e-3, 576, 0.781
 FULL_RATE = 7e-5
+SMALL = 8  # rows: smaller batches are noisier and want less, by the root of their rows
+# A short training learns far more from many small steps than from few large ones (docs/LOG.md).
+FEWEST_ROWS, MOST_ROWS, ENOUGH_STEPS = 4, 32, 100
 EVALUATIONS = 3  # in a run: each costs as much as a few percent of a pass
 MOST_PASSES = 8  # over the examples: more only overfits
 # Of the budget: checkpoints, and steps that take longer than the trial's. On a laptop that warms up
@@ -53,22 +56,25 @@ def plan(
     """Decide everything that the recipe leaves open, by short trials on this machine.
 
     `base` loads the decoder anew for each trial. LoRA is timed on real batches with one and with
-    all threads, full tuning with the better count; the quicker wins, LoRA when they are within a
-    tenth, since it needs less memory. The budget pays for trials, steps and evaluations, and for
-    the seconds `spent` before. Where there are examples that are only `read`, READING of the
-    steps are theirs.
+    all threads, and again with fewer rows a step where so few examples can be learned that `rows`
+    says so; full tuning with the better count. The quicker wins, LoRA when they are within a tenth,
+    since it needs less memory. The budget pays for trials, steps and evaluations, and for the
+    seconds `spent` before. Where there are examples that are only `read`, READING of the steps are
+    theirs.
     """
     began = time.perf_counter()
     decoder = base()
     where = decoder.lm_head.weight.device
+    width = decoder.config.width
     method = "full" if settings.method == "full" else "lora"
+    most = MOST_ROWS if settings.batch_size == "auto" else settings.batch_size
     first = Plan(
         method=method,
         precision=device.pick_precision(where),
         threads=settings.threads or 1,
         steps=1,
-        batch_size=min(settings.batch_size, len(examples)),
-        learning_rate=learning_rate(method, decoder.config.width),
+        batch_size=min(most, len(examples)),
+        learning_rate=1.0,  # of trials, whose steps have none
         warmup_steps=1,
         evaluate_every=1,
         seed=settings.seed,
@@ -82,29 +88,55 @@ def plan(
     else:
         counts = [settings.threads] if settings.threads else _thread_counts()
         best = _quickest(decoder, examples, first, counts)
-        if compare:
-            del decoder
-            gc.collect()
-            full = replace(best.plan, method="full", learning_rate=FULL_RATE)
-            bound = best.seconds_a_token
-            with suppress(torch.OutOfMemoryError):  # of a graphics card
-                other = _quickest(base(), examples, full, [best.plan.threads], bound)
-                best = other if 1.1 * other.seconds_a_token < bound else best
+    del decoder
+    gc.collect()
+    if settings.batch_size == "auto" and settings.steps is None:
+        seen = _learned(best, examples, settings, spent + time.perf_counter() - began)
+        fewer = replace(best.plan, batch_size=min(rows(seen), len(examples)))
+        best = replace(best, plan=fewer)
+        timed = settings.budget is not None or compare
+        if timed and fewer.batch_size < first.batch_size:
+            best = _quickest(base(), examples, fewer, [fewer.threads])
+    if compare:
+        full = replace(best.plan, method="full")
+        bound = best.seconds_a_token
+        with suppress(torch.OutOfMemoryError):  # of a graphics card
+            other = _quickest(base(), examples, full, [best.plan.threads], bound)
+            best = other if 1.1 * other.seconds_a_token < bound else best
+    rate = settings.learning_rate
+    if rate == "auto":
+        rate = learning_rate(best.plan.method, width, best.plan.batch_size)
+    best = replace(best, plan=replace(best.plan, learning_rate=rate))
     a_reading = 0.0
     if read and settings.budget is not None:
-        timed = _quickest(base(), read, best.plan, [best.plan.threads])
-        a_reading = (
-            timed.seconds_a_token * _tokens(read) / math.ceil(len(read) / best.plan.batch_size)
-        )
+        pace = _quickest(base(), read, best.plan, [best.plan.threads]).seconds_a_token
+        a_reading = pace * _tokens(read) / math.ceil(len(read) / best.plan.batch_size)
     spent += time.perf_counter() - began
     return _schedule(best, examples, val, settings, spent, READING if read else 0.0, a_reading)
 
 
-def learning_rate(method: str, width: int) -> float:
+def learning_rate(method: str, width: int, batch_size: int) -> float:
     """What is taken where the recipe says nothing."""
+    noisier = math.sqrt(min(1.0, batch_size / SMALL))
     if method == "full":
-        return FULL_RATE
-    return LORA_RATE * math.pow(min(1.0, LORA_WIDTH / width), NARROWER)
+        return FULL_RATE * noisier
+    return LORA_RATE * noisier * math.pow(min(1.0, LORA_WIDTH / width), NARROWER)
+
+
+def rows(seen: float) -> int:
+    """Rows a step of a training that sees so many examples: as many as leave ENOUGH_STEPS."""
+    wanted = min(max(seen / ENOUGH_STEPS, FEWEST_ROWS), MOST_ROWS)
+    return 1 << int(math.log2(wanted))
+
+
+def _learned(best: Timing, examples: Sequence[Example], settings: Train, spent: float) -> float:
+    """About how many examples a training sees."""
+    if settings.budget is None:
+        assert settings.epochs is not None
+        return settings.epochs * len(examples)
+    left = settings.budget * SAFETY - spent
+    a_pass = best.seconds_a_token * _tokens(examples)
+    return min(left / a_pass, MOST_PASSES) * len(examples)
 
 
 def _schedule(
@@ -137,11 +169,9 @@ def _schedule(
         steps = min(int(left / a_step), int(MOST_PASSES * a_pass / (1 - reading)))
     steps = max(1, steps)
     reading_steps = int(reading * steps)
-    rate = settings.learning_rate
     return replace(
         best.plan,
         steps=steps,
-        learning_rate=best.plan.learning_rate if rate == "auto" else rate,
         warmup_steps=max(1, round(0.06 * steps)),
         evaluate_every=max(1, math.ceil((steps - reading_steps) / EVALUATIONS)),
         reading_steps=reading_steps,
