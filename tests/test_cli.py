@@ -71,7 +71,7 @@ WRONG = [
     ("run runs/tiny -f rows.csv -o out.pdf", "out.pdf", ".jsonl"),
     ("run runs/tiny -f rows.csv -o nodir/out.csv", "nodir is no folder", "make it first"),
     ("run runs/tiny -f rows.csv -o rows.csv", "rows.csv is the file that is read", "another"),
-    ("run runs/tiny text --threads 0", "--threads", "x>=1"),
+    ("run runs/tiny text --threads 0", "--threads", "1<=x<=1024"),
     ("--offline run pypi:no-such-model text", "the network is forbidden", "without --offline"),
     ("run ftp:model text", "ftp:model", "pypi:"),
     ("chat missing", "missing does not exist", "there is: "),
