@@ -96,10 +96,32 @@ def test_steps_fill_the_budget(
     # The trial's four batches of eight took one second.
     a_token = 1 / trial_tokens(train)
     a_step = a_token * tokens(train) / A_PASS
-    judging = budget.EVALUATIONS * 0.35 * a_token * tokens(val) * branches(train)
-    takes = 1 + made.steps * a_step + judging
+    looks = -(-made.steps // made.evaluate_every)
+    a_look = 0.35 * a_token * tokens(val) * branches(train)
+    takes = 1 + made.steps * a_step + looks * a_look
     assert made.steps == budget.MOST_PASSES * A_PASS or takes > 0.8 * seconds - a_step
     assert made.steps == 1 or takes <= 0.8 * seconds
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(3.0, 1), (1e6, 3)])
+def test_a_short_training_looks_at_the_validation_rows_once(
+    monkeypatch: pytest.MonkeyPatch, decoder: Decoder, splits: Splits, seconds: float, looks: int
+) -> None:
+    on_a_clock(monkeypatch)
+    train, val = splits
+    made = budget.plan(
+        lambda: copy.deepcopy(decoder), train, 4 * val, settings(budget=f"{seconds} s")
+    )
+    assert -(-made.steps // made.evaluate_every) == looks
+
+
+def test_a_trial_of_a_slow_machine_ends_early(
+    monkeypatch: pytest.MonkeyPatch, decoder: Decoder, splits: Splits
+) -> None:
+    on_a_clock(monkeypatch, 1000.0)
+    clock = budget.time.perf_counter
+    plan(decoder, splits, settings(budget="1 h", method="lora", threads=1))
+    assert clock() < 300  # one step of 250 s in place of four
 
 
 def test_the_budget_pays_for_what_came_before(

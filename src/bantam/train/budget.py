@@ -26,13 +26,15 @@ FULL_RATE = 7e-5
 SMALL = 8  # rows: smaller batches are noisier and want less, by the root of their rows
 # A short training learns far more from many small steps than from few large ones (docs/LOG.md).
 FEWEST_ROWS, MOST_ROWS, ENOUGH_STEPS = 4, 32, 100
-EVALUATIONS = 3  # in a run: each costs as much as a few percent of a pass
+EVALUATIONS = 3  # in a run
+LOOKING = 0.1  # of the budget's time at most, for the evaluations before the last one
 MOST_PASSES = 8  # over the examples: more only overfits
 # Of the budget: checkpoints, and steps that take longer than the trial's. On a laptop that warms up
 # and on a machine that others use they took up to a fifth longer.
 SAFETY = 0.8
 CLEARLY = 1.2  # times slower than the best so far: not worth more trial steps
-TRIAL_TOKENS = 1024  # of a trial step
+TRIAL_TOKENS, TRIAL_STEPS = 1024, 4
+TRIAL_SECONDS = 4.0  # no further step after them: a slow machine has better use for its budget
 READING = 0.25  # of the steps, where train.adapt asks for it
 FORWARD = 0.35  # of a training step: no backward pass
 
@@ -154,6 +156,7 @@ def _schedule(
     read, each of which takes `a_reading` seconds.
     """
     a_pass = math.ceil(len(examples) / best.plan.batch_size)
+    evaluations = EVALUATIONS
     if settings.steps is not None:
         steps = settings.steps
     elif settings.epochs is not None:
@@ -162,9 +165,11 @@ def _schedule(
         assert settings.budget is not None
         # Labels that share tokens are told apart in a pass of their own for each branch.
         passes = len({answer.candidates for example in examples for answer in example.answers})
-        judging = EVALUATIONS * passes * FORWARD * best.seconds_a_token * _tokens(val)
+        judging = passes * FORWARD * best.seconds_a_token * _tokens(val)
         a_step = best.seconds_a_token * _tokens(examples) / a_pass
-        left = settings.budget * SAFETY - spent - judging
+        left = settings.budget * SAFETY - spent
+        evaluations = _evaluations(left, judging)
+        left -= evaluations * judging
         a_step = reading * a_reading + (1 - reading) * a_step
         steps = min(int(left / a_step), int(MOST_PASSES * a_pass / (1 - reading)))
     steps = max(1, steps)
@@ -173,9 +178,16 @@ def _schedule(
         best.plan,
         steps=steps,
         warmup_steps=max(1, round(0.06 * steps)),
-        evaluate_every=max(1, math.ceil((steps - reading_steps) / EVALUATIONS)),
+        evaluate_every=max(1, math.ceil((steps - reading_steps) / evaluations)),
         reading_steps=reading_steps,
     )
+
+
+def _evaluations(left: float, seconds: float) -> int:
+    """How often to look at the validation rows, which takes `seconds`, in the time that is left."""
+    if (EVALUATIONS - 1) * seconds <= LOOKING * left:
+        return EVALUATIONS
+    return 1 + max(0, int(LOOKING * left / seconds))
 
 
 def _quickest(
@@ -187,13 +199,14 @@ def _quickest(
 ) -> Timing:
     """The number of threads that takes the fewest seconds a token; changes the decoder.
 
-    A trial ends early once it is clearly slower than the best so far, or than `bound`.
+    A trial ends early once it is clearly slower than the best so far, or than `bound`, and after
+    TRIAL_SECONDS.
     """
     loop.prepare(decoder, trial)
     start = shared_prompt(examples)
     step = loop.step_of(decoder, trial, loop.optimizer_of(decoder, trial))
     lengths = [len(example.ids) for example in examples]
-    drawn = islice(batches(lengths, trial.batch_size, 0), 4)
+    drawn = islice(batches(lengths, trial.batch_size, 0), TRIAL_STEPS)
     some = [_trial_part([examples[i] for i in batch], len(start)) for batch in drawn]
     before = torch.get_num_threads()
     timings = []
@@ -205,8 +218,9 @@ def _quickest(
         for batch in some:
             step(batch, start, 0.0)
             used += sum(len(example.ids) - len(start) for example in batch)
-            pace = (time.perf_counter() - began) / used
-            if pace > CLEARLY * bound:
+            taken = time.perf_counter() - began
+            pace = taken / used
+            if pace > CLEARLY * bound or taken > TRIAL_SECONDS:
                 break
         timings.append(Timing(replace(trial, threads=count), pace))
         bound = min(bound, pace)
