@@ -97,7 +97,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="by the job if not said")
+    parser.add_argument("--evaluations", type=int, help="by the job if not said")
     parser.add_argument("--rates", type=float, nargs="+", default=[7e-4, 1.5e-3, 3e-3, 6e-3])
+    parser.add_argument("--batch", type=int, default=32, help="rows a step, of both sides")
     parser.add_argument("--rows", type=int, help="of each split at most: for a quick look")
     parser.add_argument("--ablate", action="store_true", help="leave out our measures in turn")
     wanted = parser.parse_args()
@@ -106,6 +108,10 @@ def main() -> None:
     size = {"steps": wanted.steps or JOBS[wanted.job].steps, "rows": wanted.rows}
     if wanted.job != DEMO:
         size["job"] = wanted.job
+    if wanted.batch != 32:
+        size["batch"] = wanted.batch
+    if wanted.evaluations:
+        size["evaluations"] = wanted.evaluations
     child({"side": "data", "threads": 1, **job_in(size)})
     if wanted.ablate:
         print(ablation_table(list(ablated(wanted.threads, wanted.seeds, size))))
@@ -162,8 +168,8 @@ def run_of(side: str, asked: Run) -> Run:
 
 
 def job_in(asked: Run) -> Run:
-    """The part of a wish that names its job; the demo has no name."""
-    return {"job": asked["job"]} if "job" in asked else {}
+    """The part of a wish that names its job and batches; the demo and its batches have no name."""
+    return {key: asked[key] for key in ("job", "batch") if key in asked}
 
 
 def folder_of(asked: Run) -> Path:

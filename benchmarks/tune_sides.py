@@ -125,10 +125,10 @@ def plan_of(asked: Run) -> Plan:
         precision=device.pick_precision(CPU),
         threads=asked["threads"],
         steps=steps,
-        batch_size=BATCH,
+        batch_size=asked.get("batch", BATCH),
         learning_rate=asked.get("rate", budget.LORA_RATE),
         warmup_steps=max(1, round(0.06 * steps)),
-        evaluate_every=ceil(steps / bench(asked).evaluations),
+        evaluate_every=ceil(steps / asked.get("evaluations", bench(asked).evaluations)),
         seed=asked.get("seed", 0),
         patience=steps,
     )
@@ -189,7 +189,8 @@ def trial(asked: Run) -> Run:
     plan = plan_of(asked)
     examples, _ = examples_and_judge(asked)
     if at_once := bench(asked).at_once:
-        return written_trial(base_of(asked), plan, examples, at_once)
+        fitting = [rows for rows in at_once if rows <= plan.batch_size]
+        return written_trial(base_of(asked), plan, examples, fitting or [plan.batch_size])
     order = islice(batches([len(e.ids) for e in examples], plan.batch_size, 0), TRIAL_STEPS)
     some = [examples[i] for batch in order for i in batch]
     tried = {}

@@ -1,8 +1,8 @@
 """A budget becomes steps: on a clock that stands still but when it is read."""
 
 import copy
+import random
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,6 @@ from bantam.nets import load
 from bantam.nets.decoder import Decoder
 from bantam.recipe import Train
 from bantam.train import budget, device, loop, stage
-from bantam.train.order import batches
 from bantam.train.plan import Plan
 
 Splits = tuple[list[Example], list[Example]]
@@ -162,10 +161,19 @@ def branches(train: list[Example]) -> int:
 
 
 def trial_tokens(train: list[Example]) -> int:
-    some = islice(batches([len(e.ids) for e in train], BATCH, 0), 4)
-    chosen = [train[i] for batch in some for i in batch]
-    each = tokens(train) - sum(len(e.ids) for e in train)  # minus the beginning, for each
-    return sum(len(e.ids) for e in chosen) + each // len(train) * len(chosen)
+    start = (sum(len(example.ids) for example in train) - tokens(train)) // len(train)
+    own = [len(example.ids) - start for example in train]
+    return sum(own[i] for batch in budget._typical(own, BATCH) for i in batch)
+
+
+def test_the_batches_of_a_trial_are_as_long_as_the_mean_of_all() -> None:
+    chance = random.Random(0)
+    lengths = [int(chance.lognormvariate(3, 0.8)) + 1 for _ in range(4000)]
+    mean = sum(lengths) / len(lengths)
+    for rows in (4, 8, 32):
+        tried = [lengths[i] for batch in budget._typical(lengths, rows) for i in batch]
+        assert len(tried) == 4 * rows
+        assert sum(tried) / len(tried) == pytest.approx(mean, rel=0.15)
 
 
 def test_more_budget_more_steps(

@@ -117,8 +117,11 @@ def train(
         place = loop.tune(decoder, examples, plan, judged, folder, key, report, read)
         runs.write_json(folder / "result.json", asdict(place))
         if isinstance(judged, validation.Labels):
-            with loop.autocast(decoder, plan):
-                found = calibration(task, judged.shares(decoder), judged.expected)
+            told = judged.judged
+            if told is None or place.best_step < place.step:  # of other weights than the best
+                with loop.autocast(decoder, plan):
+                    told = judged.shares(decoder)
+            found = calibration(task, told, judged.expected)
             runs.write_json(folder / "calibration.json", found)
         files.write_tensors(dict(state.trained(decoder)), tuned, {"key": key})
     state.forget(folder)

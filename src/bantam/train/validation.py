@@ -37,6 +37,7 @@ class Labels:
         if balanced:
             self.weights /= np.bincount(self.expected)[self.expected]
         self.score: float | None = None
+        self.judged: NDArray[np.float64] | None = None  # the shares that the score is of
 
     def shares(self, decoder: Decoder) -> NDArray[np.float64]:
         """The label probabilities of the rows, [rows, labels]."""
@@ -47,7 +48,7 @@ class Labels:
         return np.array(classify.probabilities(ask, self.tree, self.prompts))
 
     def __call__(self, decoder: Decoder) -> tuple[float, float]:
-        shares = self.shares(decoder)
+        self.judged = shares = self.shares(decoder)
         if self.tree.multi:
             self.score = multi_hot.micro_f1(shares >= several.EVEN, self.expected)
         else:
