@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 FOLDER = Path("runs") / "bench-tune"
 SIDES = ("bantam", "peft")
+BATCH = 32  # rows a step
 NO_MEMORY = "no memory"
 MEASURES = (
     "nothing",
@@ -99,7 +100,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="by the job if not said")
     parser.add_argument("--evaluations", type=int, help="by the job if not said")
     parser.add_argument("--rates", type=float, nargs="+", default=[7e-4, 1.5e-3, 3e-3, 6e-3])
-    parser.add_argument("--batch", type=int, default=32, help="rows a step, of both sides")
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows a step, of both sides")
     parser.add_argument("--rows", type=int, help="of each split at most: for a quick look")
     parser.add_argument("--ablate", action="store_true", help="leave out our measures in turn")
     wanted = parser.parse_args()
@@ -108,7 +109,7 @@ def main() -> None:
     size = {"steps": wanted.steps or JOBS[wanted.job].steps, "rows": wanted.rows}
     if wanted.job != DEMO:
         size["job"] = wanted.job
-    if wanted.batch != 32:
+    if wanted.batch != BATCH:
         size["batch"] = wanted.batch
     if wanted.evaluations:
         size["evaluations"] = wanted.evaluations

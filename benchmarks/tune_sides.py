@@ -44,11 +44,10 @@ from bantam.train import budget, device, loop, stage, validation
 from bantam.train.order import batches
 from bantam.train.plan import Plan
 from bantam.train.speed import matrix_peak
-from tune import DEMO, JOBS, NO_MEMORY, Bench, Mark, Run, curve_of, folder_of
+from tune import BATCH, DEMO, JOBS, NO_MEMORY, Bench, Mark, Run, curve_of, folder_of
 
 CPU = torch.device("cpu")
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-BATCH = 32
 TRIAL_STEPS = 6  # the first is not counted
 WRITTEN_TRIAL = 2  # batches, after some of the longest rows, which are not counted
 OWN_LOSS, AT_ANSWERS = "TRL's loss", "loss at the answers"

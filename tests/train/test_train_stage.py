@@ -106,6 +106,29 @@ def test_the_temperature_of_several_labels_is_found_again(true: float) -> None:
         assert threshold == pytest.approx(f1 / 2, abs=0.1)
 
 
+@pytest.mark.parametrize(("steps", "last_is_best"), [(6, True), (24, False)])
+def test_the_kept_weights_are_calibrated(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    last_is_best: bool,
+) -> None:
+    val = tiny_job.rows(120, 2)
+    monkeypatch.setattr(tiny_job, "VAL", val)
+    made = plan(steps=steps, learning_rate=0.02)
+    tiny_job.make(tiny_model, tmp_path, made)
+    folder = tmp_path / "train"
+    result = state.Place(**json.loads((folder / "result.json").read_text()))
+    assert (result.best_step == result.step) == last_is_best
+    kept = stage.merged(tiny_model, made, folder / "tuned.safetensors")
+    judged = validation.Labels(tiny_job.TASK, Tokenizer.from_gguf(gguf.read(tiny_model)), val)
+    wanted = stage.calibration(tiny_job.TASK, judged.shares(kept), judged.expected)
+    found = json.loads((folder / "calibration.json").read_text())
+    assert found["temperature"] != 1
+    assert found["temperature"] == pytest.approx(wanted["temperature"], rel=1e-3)
+
+
 def test_validation_of_several_labels(tiny_model: Path) -> None:
     tokenizer = Tokenizer.from_gguf(gguf.read(tiny_model))
     task = classify.task("t", "What is it about?", sorted(multi_job.MARKS), multi=True)
