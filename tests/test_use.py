@@ -129,13 +129,23 @@ def test_many_rows_show_their_progress(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr("bantam.progress.PLAIN_INTERVAL", 0.0)
-    write(tmp_path / "in.csv", [text for text, _ in job.texts_and_labels(130)])
+    # Line breaks within a cell are no rows.
+    write(tmp_path / "in.csv", [f"{text}\n\n" for text, _ in job.texts_and_labels(130)])
     use.rows(model, tmp_path / "in.csv", "what", None, False)
     told = capsys.readouterr()
     assert len(told.out.splitlines()) == 130
     assert [line.split()[1] for line in told.err.splitlines()] == [
-        f"{done}/131" for done in range(1, 131)
+        f"{done}/130" for done in range(1, 131)
     ]
+
+
+def test_a_broken_row_is_told_before_anything_is_answered(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_lines(tmp_path / "in.csv", "text,n", *["dull,1"] * 99, "dull,1,2")
+    with pytest.raises(BadInput, match="row 100: "):
+        use.rows(model, file, None, None, False)
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("count", [use.FEW, use.FEW + 1, 70])
@@ -193,7 +203,7 @@ def test_blank_lines_are_told(
 ) -> None:
     use.rows(model, write_lines(tmp_path / "in.txt", "dull", "", "bright"), None, None, False)
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 2 and "blank lines have no answers: 1" in err
+    assert len(out.splitlines()) == 2 and err.count("blank lines have no answers: 1") == 1
 
 
 def test_what_training_reads_is_answered(

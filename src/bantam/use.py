@@ -83,7 +83,10 @@ def rows(
         raise BadInput(f"{output}: answers are written as .csv, .tsv or .jsonl", "choose one")
     if output and file and output.resolve() == file.resolve():
         raise BadInput(f"{output} is the file that is read", "name another output")
-    source, total = _read(file, column), _count(file)
+    # A row that cannot be read is told before any answer is waited for.
+    twice = file is not None and file.is_file()
+    total = sum(1 for _ in _read(file, column, say)) if twice else 0
+    source = _read(file, column, _nothing if twice else say)
     name = column or "text"
     task = model.asked()
     multi, read = task.multi, task.max_text_tokens
@@ -174,18 +177,22 @@ def _answers(
             yield row, ask(model, [row])[0]
 
 
-def _read(file: Path | None, column: str | None) -> Iterator[Row]:
+def _nothing(_: str) -> None:
+    """What was told when the file was first read is not told again."""
+
+
+def _read(file: Path | None, column: str | None, tell: Callable[[str], None]) -> Iterator[Row]:
     try:
         if file is None:
             if isinstance(sys.stdin, TextIOWrapper):  # some systems let anything through
                 sys.stdin.reconfigure(encoding="utf-8", errors="strict")
-            yield from _lines(sys.stdin, column or "text")
+            yield from _lines(sys.stdin, column or "text", tell)
             return
         name, errors, note = _encoding(file)
         if note:
-            say(f"{file}: {note}")
+            tell(f"{file}: {note}")
         with file.open(encoding=name, errors=errors, newline="") as opened:
-            yield from _rows(file, opened, column or "text")
+            yield from _rows(file, opened, column or "text", tell)
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror}", "look at its name") from None
     except UnicodeDecodeError as error:
@@ -215,11 +222,11 @@ def _encoding(file: Path) -> tuple[str, str, str]:
     return "utf-8-sig", "strict", ""
 
 
-def _rows(file: Path, opened: IO[str], column: str) -> Iterator[Row]:
+def _rows(file: Path, opened: IO[str], column: str, tell: Callable[[str], None]) -> Iterator[Row]:
     kind = file.suffix.lower()
     found: Iterable[Row]
     if kind == ".txt":
-        found = _lines(opened, column)
+        found = _lines(opened, column, tell)
     elif kind == ".jsonl":
         found = _objects(file, opened)
     elif kind in (".csv", ".tsv"):
@@ -275,7 +282,7 @@ def _columns(file: Path | None, output: Path | None) -> list[str]:
     return []
 
 
-def _lines(opened: IO[str], column: str) -> Iterator[Row]:
+def _lines(opened: IO[str], column: str, tell: Callable[[str], None]) -> Iterator[Row]:
     blank = 0
     for text in opened:
         if text.strip():
@@ -283,7 +290,7 @@ def _lines(opened: IO[str], column: str) -> Iterator[Row]:
         else:
             blank += 1
     if blank and not opened.isatty():
-        say(f"blank lines have no answers: {blank} were passed over")
+        tell(f"blank lines have no answers: {blank} were passed over")
 
 
 def _objects(file: Path, opened: IO[str]) -> Iterator[Row]:
@@ -297,14 +304,6 @@ def _objects(file: Path, opened: IO[str]) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise BadInput(f"{file}, line {number}: not a JSON object", "mend this line")
         yield row
-
-
-def _count(file: Path | None) -> int:
-    """About how many rows there are, for the bar: lines, which quoted line breaks make too many."""
-    if file is None or not file.is_file():
-        return 0
-    with file.open("rb") as opened:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: opened.read(1 << 20), b""))
 
 
 class _Written:
