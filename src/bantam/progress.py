@@ -20,7 +20,8 @@ def say(line: str) -> None:
 
 @contextmanager
 def bar(what: str) -> Iterator[Advance]:
-    """A bar with time left; without a terminal, a line now and then."""
+    """A bar with time left; without a terminal, a line now and then. One piece of work may follow
+    another: it has another total, or begins lower."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -42,16 +43,20 @@ def bar(what: str) -> Iterator[Advance]:
         TextColumn("{task.fields[note]}", markup=False),
     )
     began = told = time.monotonic()
-    first = 0
+    first = last = whole = 0
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as shown:
         task = shown.add_task(what, total=None, note="")
 
         def advance(done: int, total: int, note: str = "") -> None:
-            nonlocal began, told, first
-            if not first:  # what was done before a resumption says nothing about the pace
+            nonlocal began, told, first, last, whole
+            if (
+                total != whole or done < last
+            ):  # other work: what came before says nothing of its pace
                 began, first = time.monotonic(), done
+                shown.reset(task, total=total)
+            last, whole = done, total
             shown.update(task, completed=done, total=total, note=note)
             if not console.is_terminal and time.monotonic() - told > PLAIN_INTERVAL:
                 told = time.monotonic()
