@@ -158,11 +158,11 @@ def test_a_change_for_the_judge_redoes_the_judging(
 
 def test_a_budget_for_too_few_steps_says_so(made: Path, tmp_path: Path, bantam: Bantam) -> None:
     run = copied(made, tmp_path, "train", "model", "pack", "adapter", "judge")
-    change(tmp_path, "steps = 32", 'budget = "1 s"')
+    change(tmp_path, "steps = 32", 'budget = "0.01 s"')
     done = bantam("make", "recipe.toml")
     assert done.code == 0, done.err
-    assert "warning: a budget of 1 s is enough for 1 step on" in done.err
-    assert "a budget of 1 s is enough for 1 step" in (run / "report.html").read_text("utf-8")
+    assert "warning: a budget of 0.01 s is enough for 1 step on" in done.err
+    assert "a budget of 0.01 s is enough for 1 step" in (run / "report.html").read_text("utf-8")
 
 
 def test_another_seed_redoes_training_and_what_follows(
