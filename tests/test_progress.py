@@ -44,3 +44,13 @@ def test_each_piece_of_work_has_its_own_pace(
         "judge: 40/60 few shots",
         "judge: 48/60 (24 s left) few shots",
     ]
+
+
+def test_without_a_known_end_no_time_left_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
+    with progress.bar("run") as advance:
+        advance(1, 0, "")
+        advance(2, 0, "")
+    assert capsys.readouterr().err.splitlines() == ["run: 1", "run: 2"]

@@ -8,7 +8,8 @@ from bantam.units import write_seconds
 
 PLAIN_INTERVAL = 15.0  # seconds between lines where there is no terminal
 
-Advance = Callable[[int, int, str], None]  # done, in all, what is told beside the bar
+# Done, in all (0: nobody knows), what is told beside the bar.
+Advance = Callable[[int, int, str], None]
 
 
 def say(line: str) -> None:
@@ -51,17 +52,17 @@ def bar(what: str) -> Iterator[Advance]:
 
         def advance(done: int, total: int, note: str = "") -> None:
             nonlocal began, told, first, last, whole
-            if (
-                total != whole or done < last
-            ):  # other work: what came before says nothing of its pace
+            # Of other work what came before says nothing of the pace.
+            if total != whole or done < last:
                 began, first = time.monotonic(), done
-                shown.reset(task, total=total)
+                shown.reset(task)
             last, whole = done, total
-            shown.update(task, completed=done, total=total, note=note)
+            shown.update(task, completed=done, total=total or None, note=note)
             if not console.is_terminal and time.monotonic() - told > PLAIN_INTERVAL:
                 told = time.monotonic()
                 left = (told - began) * (total - done) / max(1, done - first)
-                pace = f" ({write_seconds(round(left))} left)" if done > first else ""
-                say(f"{what}: {done}/{total}{pace} {note}".rstrip())
+                of = f"/{total}" if total else ""
+                pace = f" ({write_seconds(round(left))} left)" if total and done > first else ""
+                say(f"{what}: {done}{of}{pace} {note}".rstrip())
 
         yield advance

@@ -112,7 +112,7 @@ def rows(
             done += 1
             cut += answer.cut
             if advance:
-                advance(done, max(total, done), "")
+                advance(done, total, "")
         if json_ and not output:
             print(json_text({"answers": gathered}, indent=2))
     if cut:
