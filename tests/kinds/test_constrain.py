@@ -45,7 +45,9 @@ BOUNDS = st.floats(-1000, 1000).map(lambda x: round(x, 3))
 
 
 def number(kind: str, low: float, more: float, open_: tuple[bool, bool]) -> dict[str, Any]:
-    least, most = (low, low + more) if kind == "number" else (int(low), int(low + more) + 2)
+    # A sum like -361.66400000000004 would be refused: the decoder reads fewer digits of a bound.
+    highest = round(low + more, 3)
+    least, most = (low, highest) if kind == "number" else (int(low), int(low + more) + 2)
     return {
         "type": kind,
         "exclusiveMinimum" if open_[0] else "minimum": least,
