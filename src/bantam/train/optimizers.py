@@ -4,6 +4,7 @@ AdamW alone (Loshchilov & Hutter 2019) is there to be measured against.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,11 +26,16 @@ def optimizers(
     learned = [p for p in decoder.parameters() if p.requires_grad]
     inside = set(decoder.model.layers.parameters())
     blocks = [p for p in learned if p in inside and p.ndim == 2]
+    heads = _heads(decoder)
     others = [p for p in learned if p not in inside and p.ndim == 2]
     norms = [p for p in learned if p.ndim < 2]
     if name == "muon":
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in blocks if p in heads], "rows": decoder.config.head_size},
+            {"params": [p for p in blocks if p not in heads]},
+        ]
         made = [
-            Muon(blocks, matrix_rate, 0.95, decay, getattr(torch, precision)),
+            Muon(groups, matrix_rate, 0.95, decay, getattr(torch, precision)),
             _adamw([(others, decay), (norms, 0.0)], rate),
         ]
     else:
@@ -38,6 +44,12 @@ def optimizers(
         for group in optimizer.param_groups:
             group["full"] = group["lr"]
     return made
+
+
+def _heads(decoder: Decoder) -> set[nn.Parameter]:
+    """What makes queries, keys and values: a head's rows have nothing to do with another's."""
+    attentions = [block.attn for block in decoder.model.layers]
+    return {part.weight for a in attentions for part in (a.q_proj, a.k_proj, a.v_proj)}
 
 
 def _adamw(
