@@ -57,13 +57,16 @@ class _Loss(torch.autograd.Function):
                     logits = logits.div_(cap).tanh_()
                     bent = 1 - logits.square()
                     logits = logits.mul_(cap)
-                log_sum = logits.logsumexp(1, keepdim=True)
-                losses = log_sum - logits.gather(1, wanted)
+                # In place and with one exponential: half the time of logsumexp and one more.
+                most, of_wanted = logits.amax(1, keepdim=True), logits.gather(1, wanted)
+                shares = logits.sub_(most).exp_()
+                sums = shares.sum(1, keepdim=True)
+                losses = most + sums.log() - of_wanted
                 total += (losses if weights is None else losses * weights[piece, None]).sum()
                 if of_states is None and of_head is None:
                     continue
-                shares = logits.sub_(log_sum).exp_()  # the gradient on the logits, but for
-                shares.scatter_add_(1, wanted, shares.new_full(wanted.shape, -1.0))  # the targets
+                shares.div_(sums)  # the gradient on the logits, but for the targets
+                shares.scatter_add_(1, wanted, shares.new_full(wanted.shape, -1.0))
                 if weights is not None:
                     shares *= weights[piece, None]
                 if bent is not None:
