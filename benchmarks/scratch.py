@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3, 8e-3])
     parser.add_argument("--sizes", nargs="+", default=["3M", "15M", "30M"], help="for throughput")
     parser.add_argument("--seconds", type=float, default=15, help="of each pace, after its start")
+    parser.add_argument("--rows", type=int, default=8, help="of 256 tokens a step; throughput")
     parser.add_argument("--size", help="of the models; 7M, for samples 3M")
     parser.add_argument("--tokens", type=int, default=1 << 19, help="that Trainer learns; quality")
     parser.add_argument("--unique", type=int, default=300_000, help="tokens of a pass; samples")
@@ -85,7 +86,7 @@ def main() -> None:
     wanted = Wanted(asked.sides, asked.threads, asked.seeds, asked.rates)
     prepare()
     if asked.what == "throughput":
-        print(pace_table(list(paces(wanted, asked.sizes, asked.seconds))))
+        print(pace_table(list(paces(wanted, asked.sizes, asked.rows, asked.seconds))))
     elif asked.what == "quality":
         print(quality_table(list(qualities(wanted, asked.size or "7M", asked.tokens))))
     elif asked.what == "ablate":
@@ -154,24 +155,22 @@ def turns(wanted: Wanted) -> Iterator[tuple[int, int, str]]:
 # Throughput
 
 
-def paces(wanted: Wanted, sizes: Sequence[str], seconds: float) -> Iterator[Run]:
+def paces(wanted: Wanted, sizes: Sequence[str], rows: int, seconds: float) -> Iterator[Run]:
     wanted = wanted._replace(sides=[side for side in PACED if side in wanted.sides])
     for size in sizes:
         for threads, seed, side in turns(wanted):
-            way = way_of(side, size, threads, wanted.seeds[0], seconds)
-            yield pace(side, size, threads, seed, seconds, way)
+            asked = {"side": side, "size": size, "threads": threads, "rows": rows}
+            way = way_of(asked | {"seed": wanted.seeds[0]}, seconds)
+            yield pace(asked | {"seed": seed, "way": way}, seconds)
 
 
-def pace(side: str, size: str, threads: int, seed: int, seconds: float, way: str) -> Run:
-    asked = {"side": side, "size": size, "threads": threads, "seed": seed, "seconds": seconds}
-    return made({"measure": "pace", **asked, "way": way})
+def pace(asked: Run, seconds: float) -> Run:
+    return made({"measure": "pace", "seconds": seconds, **asked})
 
 
-def way_of(
-    side: str, size: str, threads: int, seed: int, seconds: float, tokens: int = 1 << 60
-) -> str:
+def way_of(asked: Run, seconds: float, tokens: int = 1 << 60) -> str:
     """A side's way that is done soonest with so many tokens, its start counted."""
-    tried = {way: pace(side, size, threads, seed, seconds, way) for way in WAYS[side]}
+    tried = {way: pace(asked | {"way": way}, seconds) for way in WAYS[asked["side"]]}
     return min(tried, key=lambda w: tried[w]["start"] + tokens / tried[w]["tokens_per_second"])
 
 
@@ -211,7 +210,8 @@ def qualities(wanted: Wanted, size: str, tokens: int) -> Iterator[Run]:
     def run(side: str, length: float, threads: int, seed: int) -> Run:
         some = round(length * tokens)
         asked = {"side": side, "size": size, "threads": threads, "seed": seed, **settings[side]}
-        way = way_of(side, size, threads, first, PACE, some)
+        paced = {"side": side, "size": size, "threads": threads, "seed": first}
+        way = way_of(paced, PACE, some)
         return made(asked | {"way": way, "tokens": some})
 
     found: dict[str, int] = {}

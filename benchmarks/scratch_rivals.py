@@ -36,7 +36,8 @@ class Settings(NamedTuple):
     """What both rivals are told."""
 
     steps: int
-    rows: int  # a batch
+    rows: int  # forward and backward at a time
+    batches: int  # of so many rows a step
     context: int
     rate: float
     seed: int
@@ -128,6 +129,7 @@ def train_trainer(
             torch_compile=bool(compiled),
             max_steps=wanted.steps,
             per_device_train_batch_size=wanted.rows,
+            gradient_accumulation_steps=wanted.batches,
             optim="adamw_torch_fused",
             learning_rate=wanted.rate,
             lr_scheduler_type=wanted.schedule,
@@ -227,14 +229,15 @@ def train_loop(
     for step in range(wanted.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, wanted)
-        places = [draw.randrange(len(ids) - wanted.context) for _ in range(wanted.rows)]
-        rows = np.stack([ids[at : at + wanted.context + 1] for at in places]).astype(np.int64)
-        batch = torch.from_numpy(rows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=wanted.bfloat16):
-            logits = forward(batch[:, :-1])
-            loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for _ in range(wanted.batches):
+            places = [draw.randrange(len(ids) - wanted.context) for _ in range(wanted.rows)]
+            rows = np.stack([ids[at : at + wanted.context + 1] for at in places]).astype(np.int64)
+            batch = torch.from_numpy(rows)
+            with torch.autocast("cpu", torch.bfloat16, enabled=wanted.bfloat16):
+                logits = forward(batch[:, :-1])
+                loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+            (loss / wanted.batches).backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         if after_step(step + 1, model):

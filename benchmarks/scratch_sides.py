@@ -25,6 +25,7 @@ import scratch_ours
 from apart import Run
 from bantam.corpus.shards import Corpus
 from bantam.nets import fresh
+from bantam.nets.decoder import DecoderConfig
 from bantam.train import held_out
 from bantam.train.device import pick_precision
 from bantam.train.pretrain_plan import Wish
@@ -33,7 +34,7 @@ from scratch import ADAMW, LOOP, OURS, TRAINER, UNCOUNTED, WAYS
 from scratch_data import CONTEXT
 from scratch_rivals import AsDecoder, Settings, train_loop, train_trainer
 
-ROWS, FEW_ROWS = 8, 2  # of a batch; few in a large model
+AT_ONCE, FEW_AT_ONCE = 8, 2  # rows forward and backward; few in a large model
 LARGE = 100_000_000  # parameters
 EVALUATIONS = 5
 WARM = 3  # steps that no pace is measured of
@@ -78,7 +79,7 @@ def trained(asked: Run) -> Run:
     corpus, held = (scratch_data.read(folder, name) for name in ("train", "held_out"))
     documents = held_out.first(corpus, asked.get("unique"))
     config = scratch_ours.shape(asked["size"])
-    tokens = CONTEXT * (FEW_ROWS if fresh.count(config) > LARGE else ROWS)  # a step
+    tokens = CONTEXT * rows_of(asked)  # a step
     whole = "measure" not in asked
     steps = max(1, round(asked["tokens"] / tokens)) if whole else ENDLESS
     evaluations = EVALUATIONS if whole and asked.get("timed", True) else 1
@@ -145,7 +146,8 @@ def rival(
     ids = scratch_data.ids_of(corpus, documents)
     settings = Settings(
         steps=steps,
-        rows=FEW_ROWS if fresh.count(config) > LARGE else ROWS,
+        rows=at_once(config),
+        batches=rows_of(asked) // at_once(config),
         context=CONTEXT,
         rate=asked.get("rate", 1e-3),
         seed=asked["seed"],
@@ -170,6 +172,15 @@ def rival(
         return train_trainer(ids, config, settings, work, after_step)
     assert asked["side"] == LOOP
     return train_loop(ids, config, settings, after_step)
+
+
+def at_once(config: DecoderConfig) -> int:
+    return FEW_AT_ONCE if fresh.count(config) > LARGE else AT_ONCE
+
+
+def rows_of(asked: Run) -> int:
+    """Of a step."""
+    return int(asked.get("rows", at_once(scratch_ours.shape(asked["size"]))))
 
 
 def as_decoder(model: Any) -> Any:
