@@ -9,9 +9,10 @@ mails already without headers; *curated* is what the text stages keep for Englis
 share of that which is most like some pages that somebody showed (`[documents.score]`). Thresholds
 as they come are for prose of the web: of Python's library reference they keep 44 pages of 472. The
 recipe therefore has some (`THRESHOLDS`) under which nine in ten of these pages pass each rule;
-nobody is judged by them. All models have one shape, one tokenizer (that of the raw documents, so
-that the others gain nothing by their own), equal tokens and Bantam's own training, but for the
-counts that it would begin with: those read all of a corpus.
+nobody is judged by them. All models have one shape, equal tokens and Bantam's own training, but for
+the counts that it would begin with: those read all of a corpus. They have one tokenizer, that of
+the raw documents. *Own vocabulary* is the scored once more with one of as many tokens that is
+learned from what it keeps, as `bantam make` does: a token costs the same and holds more text.
 
 All are judged in bits per byte on prose of Python's manual: clean by its nature, of the wanted
 kind, in no corpus, and chosen by none of the rules that chose the curated. The score has seen
@@ -40,7 +41,7 @@ from scratch import OURS, SCRIPT, UNCOUNTED, final
 FOLDER = Path("runs") / "bench-less"
 GOOD = FOLDER / "good"
 SOURCES = ("descriptions", "mails", "manuals")
-RAW, CURATED, SCORED, WITHOUT = "raw", "curated", "scored", "without "
+RAW, CURATED, SCORED, OWN, WITHOUT = "raw", "curated", "scored", "own vocabulary", "without "
 KEPT = 0.3  # of what is curated, by the score
 SHARES = (1.0, 0.5)  # of the raw model's tokens
 STEPS = {  # each step, and what switches it off
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1 << 20, help="that the raw model learns")
     asked = parser.parse_args()
     names = [WITHOUT + step for step in asked.steps] if asked.ablate else []
-    prepare([RAW, CURATED, *(names or [SCORED])])
+    prepare([RAW, CURATED, *(names or [SCORED, OWN])])
     size = {"size": asked.size, "threads": asked.threads, "tokens": asked.tokens}
     if asked.ablate:
         print(ablation_table(list(ablated(names, asked.seeds, size))))
@@ -92,7 +93,7 @@ def made(corpus: str, asked: Run) -> Run:
 def compared(seeds: Sequence[int], size: Run) -> Iterator[Run]:
     for seed in seeds:
         yield made(RAW, size | {"seed": seed}) | {"corpus": RAW, "share": 1.0}
-        for corpus, share in product((CURATED, SCORED), SHARES):
+        for corpus, share in product((CURATED, SCORED, OWN), SHARES):
             tokens = round(share * size["tokens"])
             run = made(corpus, size | {"seed": seed, "tokens": tokens})
             yield run | {"corpus": corpus, "share": share}
@@ -117,8 +118,8 @@ def prepare(names: Sequence[str]) -> None:
         if not (FOLDER / name / "train.parquet").exists():
             held = held_out(folder) if held is None else held
             write(name, corpus_of(name, folder), clean, held)
-    for name in names:  # all with the tokenizer of the raw documents
-        other = {} if name == RAW else {"tokenizer": str(FOLDER / RAW)}
+    for name in names:
+        other = {} if name in (RAW, OWN) else {"tokenizer": str(FOLDER / RAW)}
         prepared(SCRIPT, FOLDER / name, other)
 
 
@@ -151,7 +152,7 @@ def corpus_of(name: str, folder: Path) -> pl.DataFrame:
     if name == RAW:
         return pl.concat(read([Source(s, folder / s) for s in SOURCES], []))
     step = name.removeprefix(WITHOUT) if name.startswith(WITHOUT) else None
-    kept, dropped = curated(folder, step, scored=name == SCORED)
+    kept, dropped = curated(folder, step, scored=name in (SCORED, OWN))
     if step == "duplicates":
         copies = dropped.filter(pl.col("reason").is_in(COPIES) & pl.col("line").is_null())
         kept = pl.concat(
@@ -210,7 +211,7 @@ def recipe_of(without: str | None, scored: bool = False) -> str:
 
 def table(runs: Sequence[Run]) -> str:
     """Medians and ranges over the seeds; which share of the tokens was enough, seed by seed."""
-    header = ["learned", "thousand tokens", "bits per byte", "of what is kept", "grammar"]
+    header = ["learned", "thousand tokens", "MB", "bits per byte", "of what is kept", "grammar"]
     header += ["seeds as good as raw"]
     raw = {run["seed"]: run for run in runs if run["corpus"] == RAW}
     rows = []
@@ -221,13 +222,15 @@ def table(runs: Sequence[Run]) -> str:
             [
                 corpus,
                 f"{own[0]['tokens'] / 1e3:.0f}",
+                f"{own[0]['tokens'] * own[0]['bytes_per_token'] / 1e6:.2f}",
                 spread([final(run) for run in own], ".3f"),
                 spread([run["kept"] for run in own], ".3f"),
                 spread([run["grammar"] for run in own], ".3f"),
                 f"{good} of {len(own)}" if corpus != RAW else "",
             ]
         )
-    return f"{markdown(header, rows)}\n\n{met(runs, raw, CURATED)}\n{met(runs, raw, SCORED)}"
+    told = [met(runs, raw, corpus) for corpus in (CURATED, SCORED, OWN)]
+    return "\n".join([markdown(header, rows), "", *told])
 
 
 def met(runs: Sequence[Run], raw: dict[int, Run], corpus: str) -> str:
@@ -237,7 +240,7 @@ def met(runs: Sequence[Run], raw: dict[int, Run], corpus: str) -> str:
     told = "never in the whole run"
     if len(crossed) == len(raw):
         told = f"after {spread(crossed)} of its tokens, before its learning rate has come down"
-    return f"The {corpus} model meets the raw one's final loss {told}."
+    return f"The model of {corpus!r} meets the raw one's final loss {told}."
 
 
 def crossing(run: Run, loss: float) -> float | None:

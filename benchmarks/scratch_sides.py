@@ -125,6 +125,7 @@ def trained(asked: Run) -> Run:
     if whole:
         found["curve"] = [(step * tokens, seconds, loss) for step, seconds, loss in watch.judged]
         found["seconds"] = watch.ends[-1]
+        found["bytes_per_token"] = corpus.bytes / corpus.tokens
         judge, tokenizer = as_decoder(model), scratch_data.tokenizer(folder)
         found["grammar"] = scratch_data.grammar(judge, tokenizer)
         if (folder / "kept").exists():
