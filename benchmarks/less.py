@@ -11,8 +11,8 @@ as they come are for prose of the web: of Python's library reference they keep 4
 recipe therefore has some (`THRESHOLDS`) under which nine in ten of these pages pass each rule;
 nobody is judged by them. All models have one shape, equal tokens and Bantam's own training, but for
 the counts that it would begin with: those read all of a corpus. They have one tokenizer, that of
-the raw documents. *Own vocabulary* is the scored once more with one of as many tokens that is
-learned from what it keeps, as `bantam make` does: a token costs the same and holds more text.
+the raw documents, and once more, *own vocabulary*, one of as many tokens that is learned from what
+is kept, as `bantam make` does: a token costs the same and holds more text.
 
 All are judged in bits per byte on prose of Python's manual: clean by its nature, of the wanted
 kind, in no corpus, and chosen by none of the rules that chose the curated. The score has seen
@@ -41,7 +41,9 @@ from scratch import OURS, SCRIPT, UNCOUNTED, final
 FOLDER = Path("runs") / "bench-less"
 GOOD = FOLDER / "good"
 SOURCES = ("descriptions", "mails", "manuals")
-RAW, CURATED, SCORED, OWN, WITHOUT = "raw", "curated", "scored", "own vocabulary", "without "
+RAW, CURATED, SCORED, WITHOUT = "raw", "curated", "scored", "without "
+OWN = ", own vocabulary"
+SIDES = (CURATED, CURATED + OWN, SCORED, SCORED + OWN)
 KEPT = 0.3  # of what is curated, by the score
 SHARES = (1.0, 0.5)  # of the raw model's tokens
 STEPS = {  # each step, and what switches it off
@@ -76,7 +78,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1 << 20, help="that the raw model learns")
     asked = parser.parse_args()
     names = [WITHOUT + step for step in asked.steps] if asked.ablate else []
-    prepare([RAW, CURATED, *(names or [SCORED, OWN])])
+    prepare([RAW, CURATED, *names] if names else [RAW, *SIDES])
     size = {"size": asked.size, "threads": asked.threads, "tokens": asked.tokens}
     if asked.ablate:
         print(ablation_table(list(ablated(names, asked.seeds, size))))
@@ -93,7 +95,7 @@ def made(corpus: str, asked: Run) -> Run:
 def compared(seeds: Sequence[int], size: Run) -> Iterator[Run]:
     for seed in seeds:
         yield made(RAW, size | {"seed": seed}) | {"corpus": RAW, "share": 1.0}
-        for corpus, share in product((CURATED, SCORED, OWN), SHARES):
+        for corpus, share in product(SIDES, SHARES):
             tokens = round(share * size["tokens"])
             run = made(corpus, size | {"seed": seed, "tokens": tokens})
             yield run | {"corpus": corpus, "share": share}
@@ -119,7 +121,7 @@ def prepare(names: Sequence[str]) -> None:
             held = held_out(folder) if held is None else held
             write(name, corpus_of(name, folder), clean, held)
     for name in names:
-        other = {} if name in (RAW, OWN) else {"tokenizer": str(FOLDER / RAW)}
+        other = {} if name == RAW or name.endswith(OWN) else {"tokenizer": str(FOLDER / RAW)}
         prepared(SCRIPT, FOLDER / name, other)
 
 
@@ -152,7 +154,7 @@ def corpus_of(name: str, folder: Path) -> pl.DataFrame:
     if name == RAW:
         return pl.concat(read([Source(s, folder / s) for s in SOURCES], []))
     step = name.removeprefix(WITHOUT) if name.startswith(WITHOUT) else None
-    kept, dropped = curated(folder, step, scored=name in (SCORED, OWN))
+    kept, dropped = curated(folder, step, scored=name.startswith(SCORED))
     if step == "duplicates":
         copies = dropped.filter(pl.col("reason").is_in(COPIES) & pl.col("line").is_null())
         kept = pl.concat(
@@ -229,7 +231,7 @@ def table(runs: Sequence[Run]) -> str:
                 f"{good} of {len(own)}" if corpus != RAW else "",
             ]
         )
-    told = [met(runs, raw, corpus) for corpus in (CURATED, SCORED, OWN)]
+    told = [met(runs, raw, corpus) for corpus in SIDES]
     return "\n".join([markdown(header, rows), "", *told])
 
 
