@@ -49,6 +49,8 @@ def several(corpus: Path, place: Path, plan: pretrain.Plan, dies: int = 0) -> No
 
     torch.set_num_threads(1)
     with ranks.together():
+        place.mkdir(exist_ok=True)
+        (place / f"process-{ranks.rank()}").touch()
         decoder = fresh.fresh(SHAPE)
         train, val = shards.read(corpus / "train"), shards.read(corpus / "val")
         pretrain.train(decoder, train, val, plan, place, "key", report)

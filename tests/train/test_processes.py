@@ -79,4 +79,4 @@ def test_shared_and_whole_models_go_on_with_each_other(folder: Path, tmp_path: P
     tiny_pretrain.run(folder, parted, plan)
     assert losses(parted) == pytest.approx(losses(whole), abs=1e-3)
     assert losses(parted)[:4] == losses(whole)[:4]
-    assert losses(parted)[4:8] != losses(whole)[4:8]  # it was two processes that took these
+    assert len(list(parted.glob("process-*"))) == 2  # that took the steps between

@@ -77,4 +77,5 @@ def orthogonal(x: Tensor) -> Tensor:
 
 def size(x: Tensor) -> Tensor:
     """The root of each matrix's sum of squares, [..., 1, 1]."""
-    return x.norm(dim=(-2, -1), keepdim=True).clamp(min=EPS)
+    squares: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+    return squares.clamp(min=EPS)

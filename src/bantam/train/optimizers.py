@@ -48,8 +48,8 @@ def optimizers(
 
 def _heads(decoder: Decoder) -> set[nn.Parameter]:
     """What makes queries, keys and values: a head's rows have nothing to do with another's."""
-    attentions = [block.attn for block in decoder.model.layers]
-    return {part.weight for a in attentions for part in (a.q_proj, a.k_proj, a.v_proj)}
+    made = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
+    return {weight for name, weight in decoder.named_parameters() if name.endswith(made)}
 
 
 def _adamw(
