@@ -46,7 +46,12 @@ def run(side: str, losses: list[float], **change: Any) -> dict[str, Any]:
     curve = [[1000 * n, 10.0 * n, loss] for n, loss in enumerate(losses, 1)]
     made = {"side": side, "threads": 1, "seed": 0, "tokens": 1000 * len(losses), "curve": curve}
     more = {"seconds": curve[-1][1] + 1, "tokens_per_second": 100.0, "start": 2.0}
-    return made | more | {"grammar": 0.5, "kept": 2.0, "gigabytes": 1.0} | change
+    return (
+        made
+        | more
+        | {"grammar": 0.5, "kept": 2.0, "gigabytes": 1.0, "bytes_per_token": 3.5}
+        | change
+    )
 
 
 def cells(table: str) -> list[list[str]]:
@@ -171,7 +176,7 @@ def test_paces_are_held_against_trainer_in_its_quickest_way(
     scratch: ModuleType, machine: Machine
 ) -> None:
     wanted = scratch.Wanted(scratch.SIDES, [1, 2], [0, 1], [])
-    runs = list(scratch.paces(wanted, ["3M"], 5.0))
+    runs = list(scratch.paces(wanted, ["3M"], 8, 5.0))
     assert {run["side"] for run in runs} == set(scratch.PACED)
     rows = cells(scratch.pace_table(runs))
     assert len(rows) == 2 + 2 * 3
@@ -206,6 +211,9 @@ def test_finished_runs_are_not_made_again(
     script.write_text("raise SystemExit(3)")
     assert apart.run_of(str(script), tmp_path / "log", {"n": 1, "threads": 2}) == first
     assert len((tmp_path / "log" / "runs.jsonl").read_text().splitlines()) == 1
+    hurried = {"n": 1, "threads": 2, "timed": False}  # its caches may have been warm
+    assert apart.made_before([first | hurried], {"n": 1, "threads": 2}) is None
+    assert apart.made_before([first | hurried], hurried) == first | hurried
     with pytest.raises(Exception, match="exit status 3"):
         apart.run_of(str(script), tmp_path / "log", {"n": 2})
     assert json.loads(capsys.readouterr().out.splitlines()[0]) == first
@@ -230,8 +238,8 @@ def test_less_is_told_seed_by_seed(less: ModuleType) -> None:
     rows = cells(table)
     assert [row[0] for row in rows[2:]] == ["raw", "curated", "curated", "scored"]
     assert [row[-1] for row in rows[2:]] == ["", "2 of 2", "1 of 2", "0 of 2"]
-    assert "curated model meets the raw one's final loss after 0.75 (0.75 to 0.75)" in sentence
-    assert "scored model meets the raw one's final loss never" in sentence
+    assert "'curated' meets the raw one's final loss after 0.75 (0.75 to 0.75)" in sentence
+    assert "'scored' meets the raw one's final loss never" in sentence
     without = [run("bantam", [1.7], seed=s, corpus="without c4", kept=2.5) for s in (0, 1)]
     rows = cells(
         less.ablation_table(
