@@ -215,7 +215,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(
         while process.poll() is None and len(list(work.glob("*/*/stage.json"))) <= shards_before:
             assert time.monotonic() < end
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.05))
+        time.sleep(chance.uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
         killed += process.wait(60) == -signal.SIGKILL
     assert killed >= 6
