@@ -9,9 +9,10 @@ from torch.distributed.tensor import DTensor
 import tiny_corpus
 from bantam.corpus import shards
 from bantam.nets import fresh
+from bantam.nets.decoder import DecoderConfig
 from bantam.train import document_stage, pretrain, ranks
 
-SHAPE = fresh.config(tiny_corpus.SIZE, 32, 32)
+SHAPE = fresh.config(tiny_corpus.SIZE, 32, 32)  # of one head
 PLAN = pretrain.Plan(
     precision="float32",
     threads=1,
@@ -26,10 +27,12 @@ PLAN = pretrain.Plan(
 )
 
 
-def run(corpus: Path, place: Path, plan: pretrain.Plan = PLAN) -> None:
+def run(
+    corpus: Path, place: Path, plan: pretrain.Plan = PLAN, shape: DecoderConfig = SHAPE
+) -> None:
     """Train in `place`, and leave the weights there."""
     torch.set_num_threads(1)
-    decoder = fresh.fresh(SHAPE)
+    decoder = fresh.fresh(shape)
     train, val = shards.read(corpus / "train"), shards.read(corpus / "val")
     pretrain.train(decoder, train, val, plan, place, "key")
     torch.save(decoder.state_dict(), place / "weights.pt")
@@ -40,7 +43,9 @@ def quietly(corpus: Path, place: Path, plan: pretrain.Plan) -> None:
     run(corpus, place, plan)
 
 
-def several(corpus: Path, place: Path, plan: pretrain.Plan, dies: int = 0) -> None:
+def several(
+    corpus: Path, place: Path, plan: pretrain.Plan, dies: int = 0, shape: DecoderConfig = SHAPE
+) -> None:
     """Train by the processes that torchrun has started; the first may die after a step."""
 
     def report(line: dict[str, float]) -> None:
@@ -51,7 +56,7 @@ def several(corpus: Path, place: Path, plan: pretrain.Plan, dies: int = 0) -> No
     with ranks.together():
         place.mkdir(exist_ok=True)
         (place / f"process-{ranks.rank()}").touch()
-        decoder = fresh.fresh(SHAPE)
+        decoder = fresh.fresh(shape)
         train, val = shards.read(corpus / "train"), shards.read(corpus / "val")
         pretrain.train(decoder, train, val, plan, place, "key", report)
         weights = {

@@ -10,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 import tiny_corpus
 import tiny_pretrain
+from bantam.nets import fresh
 from bantam.train import several
 from tiny_pretrain import PLAN
 
@@ -50,15 +51,20 @@ def test_another_number_of_processes_goes_on(folder: Path, tmp_path: Path) -> No
     assert losses(parted)[:4] == losses(whole)[:4]
 
 
-# Of one row a batch, one of the processes has none.
-@pytest.mark.parametrize(("optimizer", "rows"), [("adamw", 4), ("muon", 4), ("muon", 1)])
+# Of one row a batch, one of the processes has none; of three heads each has one and a half.
+@pytest.mark.parametrize(
+    ("optimizer", "rows", "heads"),
+    [("adamw", 4, 1), ("muon", 4, 1), ("muon", 1, 1), ("muon", 4, 2), ("muon", 4, 3)],
+)
 def test_processes_that_share_a_model_learn_what_one_does(
-    folder: Path, tmp_path: Path, optimizer: str, rows: int
+    folder: Path, tmp_path: Path, optimizer: str, rows: int, heads: int
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     plan = replace(PLAIN, optimizer=optimizer, rows=rows, sharded=True)
-    tiny_pretrain.run(folder, one, plan)
-    several.launch(tiny_pretrain.several, (folder, two, plan), 2)
+    shape = fresh.config(tiny_corpus.SIZE, 32, 32 * heads)
+    assert shape.n_heads == heads
+    tiny_pretrain.run(folder, one, plan, shape)
+    several.launch(tiny_pretrain.several, (folder, two, plan, 0, shape), 2)
     # As above. One process's gradients lost moves the loss of four rows by 0.1.
     assert losses(two) == pytest.approx(losses(one), abs=1e-3)
     first, second = (torch.load(two / f"weights-{rank}.pt") for rank in (0, 1))

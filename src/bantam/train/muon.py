@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from bantam.train import sharded
+
 # Together they bring what lies between 0.01 and 1 to within 0.28 of 1. Each allows for a hundredth
 # more than the one before can leave: beyond, where bfloat16 may get, they rise steeply.
 QUINTICS = (
@@ -48,11 +50,10 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(weight.grad)
                 moment = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
-                ahead = weight.grad.lerp(moment, momentum)  # Nesterov's
-                ahead = ahead.to(self.precision)
+                ahead = weight.grad.lerp(moment, momentum).to(self.precision)  # Nesterov's
                 height, width = weight.shape
                 rows = group["rows"] or height
-                parts = ahead if rows == height else ahead.reshape(-1, rows, width)
+                parts = ahead if rows == height else sharded.parts(ahead, rows)
                 step = orthogonal(parts).reshape(height, width)
                 weight.mul_(1 - rate * group["weight_decay"])
                 weight.add_(step, alpha=-rate * max(1.0, rows / width) ** 0.5)

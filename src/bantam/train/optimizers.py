@@ -26,10 +26,10 @@ def optimizers(
     learned = [p for p in decoder.parameters() if p.requires_grad]
     inside = set(decoder.model.layers.parameters())
     blocks = [p for p in learned if p in inside and p.ndim == 2]
-    heads = _heads(decoder)
     others = [p for p in learned if p not in inside and p.ndim == 2]
     norms = [p for p in learned if p.ndim < 2]
     if name == "muon":
+        heads = _heads(decoder)
         groups: list[dict[str, Any]] = [
             {"params": [p for p in blocks if p in heads], "rows": decoder.config.head_size},
             {"params": [p for p in blocks if p not in heads]},

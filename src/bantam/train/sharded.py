@@ -69,6 +69,17 @@ def let_go(decoder: nn.Module) -> None:
         decoder.reshard()  # type: ignore[operator]
 
 
+def parts(matrix: Tensor, rows: int) -> Tensor:
+    """A matrix [n, width] as [n / rows, rows, width]. Where a part would lie in two processes, each
+    gets all of it first."""
+    if ranks.there():
+        from torch.distributed.tensor import DTensor, Replicate
+
+        if isinstance(matrix, DTensor) and matrix.shape[0] // rows % ranks.size():
+            matrix = matrix.redistribute(placements=[Replicate()])
+    return matrix.reshape(-1, rows, matrix.shape[1])
+
+
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """For the first process all tensors, those of shards gathered on the CPU one after another; for
     the others nothing, but they must ask too."""
